@@ -1,0 +1,1 @@
+"""All tests of the project, and the simulated plant they talk to."""
