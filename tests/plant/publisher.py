@@ -19,7 +19,6 @@ from tests.plant.book import Book, Publication
 log = logging.getLogger(__name__)
 
 ACCESS_REFUSED = 403
-NOT_FOUND = 404
 PRECONDITION_FAILED = 406
 LONGEST_PAUSE = 5.0
 
@@ -84,17 +83,18 @@ class Publisher:
         self.trouble = ""
         while not self._stopping.is_set():
             self._news.clear()
+            if not channel.is_open:
+                channel = _confirming_channel(connection)
             batch = self._book.pending_publications()
             for n, publication in batch:
-                if self._stopping.is_set():
-                    return
-                if not self._publish(channel, n, publication):
-                    channel = _confirming_channel(connection)
+                # What could not be sent goes first again: later ones must not overtake it.
+                if self._stopping.is_set() or not self._publish(channel, n, publication):
+                    break
             if not batch and not self._news.is_set():
                 connection.process_data_events(time_limit=1)
 
     def _publish(self, channel: BlockingChannel, n: int, publication: Publication) -> bool:
-        """False when the broker closed the AMQP channel over this message."""
+        """True when the next one may follow: the broker took this one or returned it."""
         try:
             channel.basic_publish(
                 publication.exchange,
@@ -106,24 +106,28 @@ class Publisher:
         except UnroutableError:
             self._book.settle_publication(n, "returned", "no queue takes this routing key")
         except NackError:
-            self._book.settle_publication(n, "pending", "nacked by the broker")
-            self._stopping.wait(0.2)
+            self._postpone(n, "nacked by the broker", seconds=0.2)
+            return False
         except ChannelClosedByBroker as error:
-            return self._refused(n, error)
+            self._note_closing(n, error)
+            return False
         else:
             self._book.settle_publication(n, "confirmed")
+        self.trouble = ""
         return True
 
-    def _refused(self, n: int, error: ChannelClosedByBroker) -> bool:
+    def _note_closing(self, n: int, error: ChannelClosedByBroker) -> None:
         detail = f"{error.reply_code} {error.reply_text}"
         if error.reply_code in (ACCESS_REFUSED, PRECONDITION_FAILED):
             self._book.settle_publication(n, "refused", detail)
         else:
-            # A missing exchange is declared by the bus sooner or later.
-            self._book.settle_publication(n, "pending", detail)
-            self.trouble = detail
-            self._stopping.wait(1.0 if error.reply_code == NOT_FOUND else 0.2)
-        return False
+            # A missing exchange (404) is declared by the bus sooner or later.
+            self._postpone(n, detail, seconds=0.5)
+
+    def _postpone(self, n: int, detail: str, *, seconds: float) -> None:
+        self._book.settle_publication(n, "pending", detail)
+        self.trouble = detail
+        self._stopping.wait(seconds)
 
     def _report(self, error: Exception) -> None:
         self.trouble = f"{type(error).__name__}: {error}"
