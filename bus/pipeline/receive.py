@@ -1,0 +1,202 @@
+"""receive: open envelopes, keep the messages, plan their deliveries; one transaction for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bus.errors import DataRefused, MessageInvalid, MessageRefused, StoreConflict
+from bus.model.catalogue import Catalogue
+from bus.model.envelope import Envelope, open_envelope
+from bus.model.message import Opened, digest_of
+from bus.model.route import Selection
+from bus.pipeline.plan import Entry, plan
+from bus.ports import Kept, MessageStore, Receipt, ReceiptKind, Taken, Telemetry, Transaction
+
+MAX_OPENINGS = 3
+"""Times the opening of one message may end the process before it is stored raw."""
+
+MAX_BYTES = 1_048_576
+"""Default limit for a body, checked before anything is parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """An envelope that opened, with its routes already selected."""
+
+    envelope: Envelope
+    opened: Opened
+    selections: Sequence[Selection]
+
+
+_Item = _Candidate | Receipt
+
+
+def receive(
+    envelopes: Sequence[Envelope],
+    *,
+    store: MessageStore,
+    catalogue: Catalogue,
+    telemetry: Telemetry,
+    max_bytes: int = MAX_BYTES,
+) -> set[str]:
+    """Keep the messages and plan their deliveries; safe to call twice.
+
+    Returns after the commit, with the queues that have work now. Acknowledge the broker only then.
+
+    Raises:
+        StoreUnavailable: nothing of the current batch was kept; leave it unacknowledged.
+    """
+    queues: set[str] = set()
+    for batch in _batches(envelopes):
+        items = [_open(envelope, store, catalogue, max_bytes) for envelope in batch]
+        digests = [_opening_digest(envelope) for envelope in batch if envelope.redelivered]
+        queues |= _keep(items, digests, store=store, catalogue=catalogue, telemetry=telemetry)
+    return queues
+
+
+def _batches(envelopes: Sequence[Envelope]) -> Iterator[Sequence[Envelope]]:
+    """Redelivered ones alone, everything else together, in the order of arrival."""
+    batch: list[Envelope] = []
+    for envelope in envelopes:
+        if envelope.redelivered:
+            if batch:
+                yield batch
+                batch = []
+            yield [envelope]
+        else:
+            batch.append(envelope)
+    if batch:
+        yield batch
+
+
+def _opening_digest(envelope: Envelope) -> bytes:
+    message_id = str(envelope.properties.get("message_id") or "")
+    return digest_of(envelope.routing_key, message_id, envelope.body)
+
+
+def _open(envelope: Envelope, store: MessageStore, catalogue: Catalogue, max_bytes: int) -> _Item:
+    # A message whose opening ended this process comes back redelivered: what is noted before survives.
+    if envelope.redelivered and store.note_opening(_opening_digest(envelope)) >= MAX_OPENINGS:
+        return _receipt(
+            envelope, ReceiptKind.INVALID, "reader.killed", f"opening it ended the process {MAX_OPENINGS} times"
+        )
+    try:
+        opened = open_envelope(
+            envelope,
+            contracts=catalogue.contracts,
+            systems=catalogue.systems,
+            sites=catalogue.sites,
+            max_bytes=max_bytes,
+        )
+    except MessageInvalid as error:
+        return _receipt(envelope, ReceiptKind.INVALID, error.cause, "\n".join(map(str, error.violations)))
+    except MessageRefused as error:
+        return _receipt(envelope, ReceiptKind.REFUSED, error.cause, error.detail)
+    except Exception as error:  # noqa: BLE001  # a receipt records it; the reader must live
+        return _receipt(envelope, ReceiptKind.INVALID, "reader.raised", f"{type(error).__name__}: {error}")
+    return _Candidate(envelope, opened, catalogue.routes.select(opened))
+
+
+def _receipt(envelope: Envelope, kind: ReceiptKind, cause: str, detail: str) -> Receipt:
+    site, _, rest = envelope.routing_key.partition(".")
+    system, _, type_name = rest.partition(".")
+    return Receipt(
+        kind=kind,
+        cause=cause,
+        detail=detail,
+        routing_key=envelope.routing_key,
+        properties={**envelope.properties, "headers": dict(envelope.headers)},
+        body=envelope.body,
+        message_id=str(envelope.properties.get("message_id") or ""),
+        system=str(envelope.properties.get("app_id") or system),
+        type=str(envelope.properties.get("type") or type_name or site),
+    )
+
+
+def _keep(
+    items: Sequence[_Item],
+    openings: Sequence[bytes],
+    *,
+    store: MessageStore,
+    catalogue: Catalogue,
+    telemetry: Telemetry,
+) -> set[str]:
+    """Commit the batch; where the database refuses a value, bisect until the culprit stands alone."""
+    while True:
+        try:
+            with store.transaction() as transaction:
+                receipts, kept, queues = _write(items, catalogue, transaction)
+                transaction.forget_openings(openings)
+            break
+        except StoreConflict:
+            continue
+        except DataRefused as error:
+            if len(items) == 1:
+                (item,) = items
+                if isinstance(item, Receipt):
+                    raise
+                items = [_receipt(item.envelope, ReceiptKind.INVALID, "store.refused-value", str(error))]
+                continue
+            middle = len(items) // 2
+            parts = (items[:middle], items[middle:])
+            return set().union(
+                *(_keep(part, openings, store=store, catalogue=catalogue, telemetry=telemetry) for part in parts)
+            )
+    _tell(receipts, kept, telemetry)
+    return queues
+
+
+def _write(
+    items: Sequence[_Item], catalogue: Catalogue, transaction: Transaction
+) -> tuple[list[Receipt], list[Kept], set[str]]:
+    accepted, receipts = _resolve(items, transaction)
+    kept = transaction.add_messages(
+        [candidate.opened.message for candidate in accepted],
+        searchable=[_searchable(candidate.opened, catalogue) for candidate in accepted],
+    )
+    transaction.add_receipts(receipts)
+    entries = [Entry(k, c.opened, c.selections) for k, c in zip(kept, accepted, strict=True)]
+    return receipts, kept, plan(entries, catalogue=catalogue, transaction=transaction)
+
+
+def _searchable(opened: Opened, catalogue: Catalogue) -> list[tuple[str, str]]:
+    return list(catalogue.contracts[opened.message.type].searchable_values(opened.document))
+
+
+def _resolve(items: Sequence[_Item], transaction: Transaction) -> tuple[list[_Candidate], list[Receipt]]:
+    """Which candidates are new; the others become receipts: duplicates, or conflicts with what stands."""
+    first: dict[tuple[str, str], _Candidate] = {}
+    for item in items:
+        if isinstance(item, _Candidate):
+            first.setdefault((item.opened.message.system, item.opened.message.id), item)
+    taken: dict[tuple[str, str], Taken] = dict(
+        zip(first, transaction.take_ids([c.opened.message for c in first.values()]), strict=True)
+    )
+    accepted: list[_Candidate] = []
+    receipts: list[Receipt] = []
+    for item in items:
+        if isinstance(item, Receipt):
+            receipts.append(item)
+            continue
+        key = (item.opened.message.system, item.opened.message.id)
+        if first[key] is item and taken[key].is_new:
+            accepted.append(item)
+        elif item.opened.message.digest == taken[key].digest:
+            receipts.append(_receipt(item.envelope, ReceiptKind.DUPLICATE, "id.duplicate", f"message id {key[1]}"))
+        else:
+            detail = f"message id {key[1]} of {key[0]} already stands with another content; the first one stands"
+            receipts.append(_receipt(item.envelope, ReceiptKind.CONFLICT, "id.conflict", detail))
+    return accepted, receipts
+
+
+def _tell(receipts: Sequence[Receipt], kept: Sequence[Kept], telemetry: Telemetry) -> None:
+    for receipt in receipts:
+        telemetry.event(
+            f"message {receipt.kind}", cause=receipt.cause, system=receipt.system, type=receipt.type, id=receipt.message_id
+        )
+    for k in kept:
+        telemetry.event(
+            "message accepted", message=k.row, type=k.message.type, subject=k.message.subject,
+            correlation=k.message.correlation_id,
+        )

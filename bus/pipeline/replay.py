@@ -1,0 +1,113 @@
+"""replay: continue what is dead, in its place and under its key; repeat what is finished, as a new delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from bus.errors import NotAllowed, NotFound
+from bus.model.catalogue import Catalogue
+from bus.model.delivery import FINAL, Event, Stage, State
+from bus.model.message import BUS, delivery_key
+from bus.pipeline.plan import REENTRY, new_delivery, send_queue
+from bus.pipeline.transform import open_kept
+from bus.ports import Actor, Claimed, MessageStore, NewDelivery
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay did, by delivery number."""
+
+    continued: list[int] = field(default_factory=list)
+    repeated: list[int] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    queues: set[str] = field(default_factory=set)
+
+
+def replay(
+    numbers: Sequence[int], *, store: MessageStore, catalogue: Catalogue, actor: Actor, retransform: bool = False
+) -> Replayed:
+    """Send dead deliveries on their way again; a finished one is repeated deliberately, with a key of its own.
+
+    A dead one keeps its key, its place and (unless `retransform`) the bytes its transform made. Actor and reason
+    stand in the journal. One in doubt is refused: whether it happened is to be decided first.
+
+    Raises:
+        NotFound: a number names no delivery; nothing was done.
+    """
+    found = {c.id: c for c in store.deliveries(numbers)}
+    missing = [number for number in numbers if number not in found]
+    if missing:
+        raise NotFound(f"no delivery has the number {', '.join(map(str, missing))}; see: bus dead list")
+    done = Replayed()
+    for number in dict.fromkeys(numbers):
+        claimed = found[number]
+        try:
+            if claimed.state is State.DEAD:
+                done.queues.update(_continue(claimed, store, catalogue, actor, retransform))
+                done.continued.append(number)
+            elif claimed.state in FINAL:
+                done.queues.update(_repeat(claimed, store, catalogue, actor))
+                done.repeated.append(number)
+            else:
+                raise NotAllowed(_why_not(claimed.state))
+        except NotAllowed as error:
+            done.refused[number] = str(error)
+    return done
+
+
+def _why_not(state: State) -> str:
+    if state is State.IN_DOUBT:
+        return "it is in doubt: decide first whether it happened (bus doubt happened | absent)"
+    return f"it is {state}: only what is dead or finished can be replayed"
+
+
+def _continue(
+    claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: Actor, retransform: bool
+) -> set[str]:
+    values: dict[str, object] = {"attempts": 0, "deaths": 0, "trips": 0, "tries": 0}
+    if retransform and claimed.stage is Stage.SEND and claimed.part == 0:
+        values |= {"stage": str(Stage.TRANSFORM), "queue": catalogue.transform_queue(claimed.kept.message.type)}
+    return store.move([claimed.id], Event.REPLAY, expected=State.DEAD, actor=actor, **values)
+
+
+def _repeat(claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: Actor) -> set[str]:
+    if claimed.route == REENTRY:
+        raise NotAllowed("it only queued the message up; replay the deliveries of the message itself")
+    route = catalogue.routes.get(claimed.route)
+    if route is None:
+        raise NotAllowed(f"its route {claimed.route!r} is no longer declared")
+    number = store.last_replay(claimed.id) + 1
+    if claimed.part:
+        repeated = _repeated_part(claimed, number)
+    else:
+        open_kept(claimed.kept.message, catalogue)
+        repeated = new_delivery(claimed.kept, route, catalogue=catalogue, lane=claimed.lane, replay=number)
+    with store.transaction() as transaction:
+        if repeated.lane is not None:
+            tails = transaction.lock_lanes({repeated.lane: 1})
+            repeated = replace(repeated, place=tails[repeated.lane] + 1)
+        transaction.add_deliveries([repeated])
+        transaction.note_planned({claimed.kept.row: (1, 1 if repeated.destination == BUS else 0)})
+        transaction.write_journal(
+            actor, "repeat", delivery=claimed.id, message=claimed.kept.row, old=claimed.state, new=repeated.state
+        )
+        queues = transaction.advance([repeated.lane] if repeated.lane else [])
+    return queues | ({repeated.queue} if repeated.state is State.READY else set())
+
+
+def _repeated_part(claimed: Claimed, number: int) -> NewDelivery:
+    """A child of a split is sent again as it is; its parent is not transformed again."""
+    return NewDelivery(
+        message=claimed.kept.row,
+        route=claimed.route,
+        destination=claimed.destination,
+        queue=send_queue(claimed.destination),
+        stage=Stage.SEND,
+        key=delivery_key(claimed.kept.message, route=claimed.route, replay=number),
+        lane=claimed.lane,
+        state=State.READY if claimed.lane is None else State.WAITING,
+        blocks=claimed.blocks,
+        part=claimed.part,
+        replay=number,
+    )

@@ -1,0 +1,163 @@
+"""resume: the relay's round; due retries, orphans of dead workers, hints for what nobody attends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from bus.errors import StoreConflict, StoreUnavailable
+from bus.ports import Actor, MessageStore, Telemetry
+
+LEASE = timedelta(seconds=15)
+"""A lease lapses when its counter stood still for this long, as its observer saw it."""
+
+BEAT = timedelta(seconds=3)
+"""How often a holder counts its lease on."""
+
+UNATTENDED = timedelta(seconds=5)
+"""READY for longer than this means that a hint was lost."""
+
+ROUND = timedelta(seconds=0.25)
+
+RELAY = "relay"
+
+
+@dataclass
+class Observer:
+    """Judges leases by their counters, on the observer's own monotonic clock.
+
+    Only spans in which its own reads succeeded count: a store that was away for an hour makes nobody dead.
+    """
+
+    lease: timedelta = LEASE
+    _seen: dict[str, tuple[tuple[str, int], timedelta]] = field(default_factory=dict)
+    _last: timedelta | None = None
+
+    def lapsed(self, leases: dict[str, tuple[str, int]], *, now: timedelta) -> set[str]:
+        """The names whose counter has stood still for the whole lease. Call it after each successful read."""
+        span = timedelta(0)
+        if self._last is not None and now - self._last <= self.lease / 3:
+            span = now - self._last
+        self._last = now
+        fresh: dict[str, tuple[tuple[str, int], timedelta]] = {}
+        for name, state in leases.items():
+            seen, still = self._seen.get(name, (state, timedelta(0)))
+            fresh[name] = (state, still + span if seen == state else timedelta(0))
+        self._seen = fresh
+        return {name for name, (_, still) in fresh.items() if still >= self.lease}
+
+    def missed(self) -> None:
+        """A read failed: the span up to the next one does not count."""
+        self._last = None
+
+
+@dataclass
+class Relay:
+    """One relay process; of several only the one that holds the lease works."""
+
+    store: MessageStore
+    wake: Callable[[set[str]], None]
+    queues: Collection[str]
+    telemetry: Telemetry
+    name: str
+    clock: Callable[[], timedelta]
+    observer: Observer = field(default_factory=Observer)
+    _beaten: timedelta | None = None
+    _looked: timedelta | None = None
+    _holds: bool = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Do rounds until told to stop; a store that is away is waited for."""
+        try:
+            while not stop.wait(ROUND.total_seconds()):
+                try:
+                    self.round()
+                except StoreConflict:
+                    continue
+                except StoreUnavailable as error:
+                    self.observer.missed()
+                    self.telemetry.event("store away", detail=str(error))
+                    stop.wait(1)
+        finally:
+            if self._holds:
+                self._release()
+
+    def _release(self) -> None:
+        try:
+            self.store.drop_lease(RELAY, self.name)
+        except StoreUnavailable as error:
+            self.telemetry.event("store away", detail=str(error))
+
+    def round(self) -> None:
+        """One round: hold or seek the lease; if it is ours, wake what is due and bury who is dead."""
+        now = self.clock()
+        if self._beaten is None or now - self._beaten >= BEAT:
+            self._beat(now)
+        if not self._holds:
+            return
+        queues = self.store.wake_due(limit=500)
+        if self._looked is None or now - self._looked >= ROUND * 4:
+            self._looked = now
+            queues |= self.store.queues_with_work(queues=self.queues, older_than=UNATTENDED)
+        if queues:
+            self.wake(queues)
+
+    def _beat(self, now: timedelta) -> None:
+        self._holds = self.store.beat(RELAY, self.name)
+        self._beaten = now
+        leases = self.store.leases()
+        lapsed = self.observer.lapsed(leases, now=now)
+        if not self._holds:
+            self._holds = self._seek(leases, lapsed)
+        if not self._holds:
+            return
+        for worker in sorted(self.store.workers_without_lease() | lapsed - {RELAY}):
+            queues = self.store.bury_worker(worker, actor=Actor(name=self.name, reason="its lease lapsed"))
+            self.store.drop_lease(worker, worker)
+            self.telemetry.event("worker buried", worker=worker)
+            self.wake(queues)
+        self.store.fold_totals()
+
+    def _seek(self, leases: dict[str, tuple[str, int]], lapsed: set[str]) -> bool:
+        if RELAY not in leases:
+            return self.store.take_lease(RELAY, self.name, instead_of=None)
+        if RELAY in lapsed:
+            return self.store.take_lease(RELAY, self.name, instead_of=leases[RELAY])
+        return False
+
+
+@dataclass
+class Heart:
+    """A worker's lease: beaten from a thread of its own, looked at before every call."""
+
+    store: MessageStore
+    name: str
+    clock: Callable[[], timedelta]
+    lease: timedelta = LEASE
+    _beaten: timedelta | None = None
+
+    def start(self) -> None:
+        """Take the lease under this worker's own, unique name."""
+        before = self.clock()
+        self.store.take_lease(self.name, self.name, instead_of=None)
+        self._beaten = before
+
+    def is_beating(self) -> bool:
+        """Whether the last beat is recent enough that nobody can hold this worker to be dead."""
+        return self._beaten is not None and self.clock() - self._beaten < self.lease / 2
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(BEAT.total_seconds()):
+            before = self.clock()
+            try:
+                if not self.store.beat(self.name, self.name):
+                    self.start()  # buried while it was stopped; what it held is settled, it starts anew
+                else:
+                    self._beaten = before
+            except (StoreUnavailable, StoreConflict):
+                continue
+
+    def stop(self) -> None:
+        self.store.drop_lease(self.name, self.name)

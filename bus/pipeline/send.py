@@ -1,0 +1,234 @@
+"""send: claim → send → settle, in lane order; checks, trials and probes of its endpoint are its work too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from bus.errors import (
+    DeliveryFailure,
+    EndpointDown,
+    Exchange,
+    OutcomeUnknown,
+    PermanentFailure,
+    StoreUnavailable,
+)
+from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
+from bus.model.system import Endpoint
+from bus.pipeline.settle import Ended, until_stored
+from bus.pipeline.worker import BATCH, Shift, in_lane_order
+from bus.ports import Adapter, Checking, Claimed, Doubt, Parcel, Probing, Settled, Verdict
+
+FIRST_CHECK = timedelta(seconds=1)
+LONGEST_CHECK = timedelta(seconds=30)
+"""A tripped endpoint is checked after these pauses, doubling from the first to the longest."""
+
+FIRST_PROBE = timedelta(seconds=1)
+NEXT_PROBE = timedelta(seconds=15)
+"""When a doubt is probed: soon, since what is found is certain at once, and then at this pace."""
+
+PROBES = 16
+"""Doubts probed in one go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """An endpoint with its adapter, as one worker process serves it."""
+
+    endpoint: Endpoint
+    adapter: Adapter
+
+
+def send(window: Window, *, shift: Shift) -> bool:
+    """Do the endpoint's next work: check it, probe doubts, send one batch; whether there was any to send."""
+    if not _is_open(window, shift):
+        return False
+    _probe_doubts(window, shift)
+    batch = shift.claim(window.endpoint.queue, limit=min(window.endpoint.batch, BATCH))
+    return bool(batch) and _send_batch(batch, window, shift)
+
+
+def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
+    """Send in lane order and settle; a trip of the endpoint gives everything after it back.
+
+    Returns whether the endpoint is still open.
+    """
+    trips: list[DeliveryFailure] = []
+
+    def step(claimed: Claimed) -> Ended:
+        if trips:
+            return _given_back(claimed)
+        ended, failure = _send_one(claimed, window, shift)
+        if failure is not None and ended.settled.outcome.trips_endpoint:
+            trips.append(failure)
+        return ended
+
+    ended = in_lane_order(batch, step, _given_back, shift=shift)
+    if trips:
+        _trip(window, trips[0], shift)
+    shift.settle(ended)
+    return not trips
+
+
+def _given_back(claimed: Claimed) -> Ended:
+    return Ended(Settled(claimed=claimed, outcome=release()))
+
+
+def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, DeliveryFailure | None]:
+    """One call, outside any transaction; every error is translated into what it means for the delivery."""
+    adapter = window.adapter
+    if not adapter.remembers_keys and not _marked(claimed, shift):
+        return _given_back(claimed), None
+    began = shift.clock()
+    failure: DeliveryFailure | None = None
+    exchange = Exchange()
+    try:
+        answer = adapter.send(parcel_of(claimed))
+        outcome, exchange = succeed(answer.document), answer.exchange
+    except DeliveryFailure as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001  # the delivery records it; whether it was sent nobody knows
+        failure = OutcomeUnknown("adapter.raised", f"{type(error).__name__}: {error}")
+    if failure is not None:
+        exchange = failure.exchange
+        outcome = fail(
+            failure,
+            attempts=claimed.attempts + 1,
+            trips=claimed.trips,
+            policy=shift.policy_of(claimed),
+            remembers_keys=adapter.remembers_keys,
+            jitter=shift.jitter(),
+        )
+        if outcome.event is Event.DOUBT and isinstance(adapter, Probing):
+            outcome = replace(outcome, due_in=FIRST_PROBE)
+    attempt = shift.attempt(claimed, Stage.SEND, outcome, began=began, ended=shift.clock(), exchange=exchange)
+    return Ended(Settled(claimed=claimed, outcome=outcome, attempt=attempt)), failure
+
+
+def _marked(claimed: Claimed, shift: Shift) -> bool:
+    """Note in the store that the call begins: after a kill nobody would know whether it was made."""
+    return until_stored(lambda: shift.store.mark_sending(claimed.id, claimed.token), shift.stop)
+
+
+def parcel_of(claimed: Claimed) -> Parcel:
+    """What is sent: the transform's output under the message's header, or the message as it came."""
+    message = claimed.kept.message
+    if claimed.output is not None:
+        output = claimed.output
+        message = replace(message, type=output.type, content_type=output.content_type, body=output.body)
+    return Parcel(message=message, key=claimed.key)
+
+
+# --- the endpoint's state --------------------------------------------------------------------------------------------
+
+
+def _trip(window: Window, failure: DeliveryFailure, shift: Shift) -> None:
+    name = window.endpoint.name
+    tripped = until_stored(
+        lambda: shift.store.trip(
+            name, cause=failure.cause, detail=failure.detail, check_in=FIRST_CHECK, actor=shift.actor
+        ),
+        shift.stop,
+    )
+    if tripped:
+        shift.telemetry.event("endpoint tripped", endpoint=name, cause=failure.cause, detail=failure.detail)
+
+
+def _is_open(window: Window, shift: Shift) -> bool:
+    """Whether the endpoint takes deliveries; checks it first when its check is due."""
+    name = window.endpoint.name
+    row = shift.store.endpoint(name)
+    if row.state == "open":
+        return True
+    if not row.check_is_due:
+        return False
+    pause = min(FIRST_CHECK * 2 ** min(row.checks, 10), LONGEST_CHECK)
+    pause *= 0.75 + shift.jitter() / 2
+    # Taking the check puts the next one off, so that one thread calls the endpoint and the others do not.
+    if not shift.store.put_off_check(name, check_in=max(pause, window.endpoint.timeout)):
+        return False
+    try:
+        if isinstance(window.adapter, Checking):
+            window.adapter.check()
+        else:
+            return _try_endpoint(window, shift)
+    except DeliveryFailure as error:
+        shift.store.put_off_check(name, check_in=pause, cause=error.cause, detail=error.detail)
+        shift.telemetry.event("endpoint check failed", endpoint=name, cause=error.cause, detail=error.detail)
+        return False
+    except Exception as error:  # noqa: BLE001  # the endpoint's row records it
+        shift.store.put_off_check(name, check_in=pause, cause="adapter.raised", detail=f"{type(error).__name__}: {error}")
+        return False
+    _reopen(window, shift)
+    return True
+
+
+def _reopen(window: Window, shift: Shift) -> None:
+    if shift.store.reopen(window.endpoint.name, actor=shift.actor):
+        shift.telemetry.event("endpoint open", endpoint=window.endpoint.name)
+
+
+def _try_endpoint(window: Window, shift: Shift) -> bool:
+    """An adapter that cannot check is tried with the head of a lane; any answer but EndpointDown means it is back."""
+    trial = shift.store.claim_trial(window.endpoint.queue, worker=shift.worker, token=shift.new_token())
+    if not trial:
+        _reopen(window, shift)
+        return True
+    ended, failure = _send_one(trial[0], window, shift)
+    down = isinstance(failure, EndpointDown)
+    if down and failure is not None:
+        # A trial says nothing about this delivery: it does not count as a trip of its own.
+        outcome = replace(ended.settled.outcome, event=Event.RELEASE, trips_endpoint=False, spends_attempt=False, due_in=None)
+        ended = Ended(replace(ended.settled, outcome=outcome))
+    shift.settle([ended])
+    if down and failure is not None:
+        raise failure
+    _reopen(window, shift)
+    return True
+
+
+# --- doubts ----------------------------------------------------------------------------------------------------------
+
+
+def _probe_doubts(window: Window, shift: Shift) -> None:
+    """Ask the target about what is in doubt here; an unclear answer leaves it in doubt."""
+    for doubt in shift.store.claim_doubts(window.endpoint.queue, limit=PROBES, again_in=NEXT_PROBE):
+        try:
+            _probe_one(doubt, window, shift)
+        except StoreUnavailable:  # asked again when it is due
+            return
+
+
+def _probe_one(doubt: Doubt, window: Window, shift: Shift) -> None:
+    claimed = doubt.claimed
+    if not isinstance(window.adapter, Probing):
+        shift.store.put_off_doubt(claimed.id, attempt=None, again_in=None)
+        return
+    began = shift.clock()
+    try:
+        finding = window.adapter.probe(parcel_of(claimed))
+    except Exception as error:  # noqa: BLE001  # recorded; no answer leaves it in doubt
+        failure = error if isinstance(error, DeliveryFailure) else PermanentFailure("adapter.raised", repr(error))
+        outcome = Outcome(event=Event.DOUBT, cause=failure.cause, detail=failure.detail)
+        attempt = shift.attempt(
+            claimed, Stage.SEND, outcome, began=began, ended=shift.clock(), exchange=failure.exchange
+        )
+        shift.store.put_off_doubt(claimed.id, attempt=replace(attempt, outcome="probe: no answer"), again_in=NEXT_PROBE)
+        return
+    event = Event.FOUND if finding.verdict is Verdict.FOUND else Event.ABSENT
+    outcome = Outcome(event=event, document=finding.document)
+    attempt = shift.attempt(claimed, Stage.SEND, outcome, began=began, ended=shift.clock(), exchange=finding.exchange)
+    attempt = replace(attempt, outcome=f"probe: {finding.verdict}")
+    # "Absent" counts only when the target had time to show what it may have booked.
+    asked_at = doubt.doubted_for - (shift.clock() - began)
+    if event is Event.ABSENT and asked_at < window.endpoint.visible_after:
+        rest = window.endpoint.visible_after - doubt.doubted_for
+        shift.store.put_off_doubt(claimed.id, attempt=attempt, again_in=max(rest, FIRST_PROBE))
+        return
+    queues = shift.store.settle_doubt(
+        claimed.id, event, actor=shift.actor, attempt=attempt, document=finding.document
+    )
+    shift.telemetry.event(
+        f"doubt {finding.verdict}", delivery=claimed.id, endpoint=window.endpoint.name, document=finding.document
+    )
+    shift.wake(queues)

@@ -1,0 +1,181 @@
+"""settle: write how a batch ended, and make what follows ready, in one transaction that is repeated until stored."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from bus.errors import StoreConflict, StoreUnavailable
+from bus.model.catalogue import Catalogue
+from bus.model.delivery import FINAL, Event, Stage, State, after
+from bus.model.lane import LaneKey
+from bus.model.message import BUS, Message, Opened
+from bus.model.route import Selection
+from bus.pipeline.plan import Entry, lanes_touched, plan
+from bus.ports import Actor, Kept, MessageStore, NewDelivery, Settled, Telemetry, Transaction
+
+T = TypeVar("T")
+
+RETRY_STORE = timedelta(seconds=0.5)
+"""Pause before an outcome is offered to the store again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A message a transform made, with its routes selected (re-entry) or its way given (an ordinary route)."""
+
+    message: Message
+    opened: Opened
+    selections: Sequence[Selection] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How one claimed delivery ended: its outcome, and the messages it made."""
+
+    settled: Settled
+    children: Sequence[Child] = ()
+    plans_itself: Sequence[Selection] | None = None
+    """Routes of the delivery's own message, where it was queued up for re-entry."""
+
+
+def settle(
+    ended: Sequence[Ended], *, store: MessageStore, catalogue: Catalogue, actor: Actor, telemetry: Telemetry,
+    stop: threading.Event,
+) -> set[str]:
+    """Write the outcomes, children and plans; returns the queues that have work now.
+
+    Repeated until the store took it: an outcome that happened must not be forgotten. What is not ours any more is
+    recorded as a late attempt.
+    """
+    queues, states = until_stored(lambda: _settle_once(ended, store, catalogue, actor), stop)
+    for e in ended:
+        c, outcome = e.settled.claimed, e.settled.outcome
+        state = states.get(c.id)
+        telemetry.event(
+            f"delivery {outcome.event.name.lower()}" if state else "delivery late",
+            delivery=c.id, message=c.kept.row, route=c.route, destination=c.destination, cause=outcome.cause,
+            correlation=c.kept.message.correlation_id, attempts=c.attempts, document=outcome.document,
+        )
+    return queues
+
+
+def until_stored(step: Callable[[], T], stop: threading.Event) -> T:
+    """Do the step until the store takes it; only a stop ends the wait, with StoreUnavailable."""
+    while True:
+        try:
+            return step()
+        except StoreConflict:
+            continue
+        except StoreUnavailable:
+            if stop.wait(RETRY_STORE.total_seconds()):
+                raise
+
+
+def _settle_once(
+    ended: Sequence[Ended], store: MessageStore, catalogue: Catalogue, actor: Actor
+) -> tuple[set[str], dict[int, State]]:
+    with store.transaction() as transaction:
+        lanes = _lanes(ended)
+        transaction.lock_lanes(dict.fromkeys(lanes | _lanes_of_children(ended, catalogue), 0))
+        states = transaction.own([(e.settled.claimed.id, e.settled.claimed.token) for e in ended])
+        ours = [e for e in ended if e.settled.claimed.id in states and _may_happen(states, e)]
+        transaction.settle([e.settled for e in ours], states=states, actor=actor)
+        late = [e.settled.attempt for e in ended if e not in ours and e.settled.attempt is not None]
+        transaction.record_late(late)
+        _note_entered(ours, states, transaction)
+        queues = _write_children(ours, catalogue, transaction)
+        queues |= {e.settled.queue or e.settled.claimed.queue for e in ours if _may_run(e.settled)}
+        queues |= transaction.advance(lanes)
+        return queues, {e.settled.claimed.id: states[e.settled.claimed.id] for e in ours}
+
+
+def _may_happen(states: dict[int, State], e: Ended) -> bool:
+    """A doubt about a delivery already in doubt changes nothing."""
+    return not (states[e.settled.claimed.id] is State.IN_DOUBT and e.settled.outcome.event is Event.DOUBT)
+
+
+def _may_run(settled: Settled) -> bool:
+    """Given back or transformed, and in no lane: READY at once."""
+    laned = settled.claimed.lane is not None and (
+        settled.claimed.stage is Stage.SEND
+        or settled.claimed.destination == BUS
+        or settled.outcome.event is Event.TRANSFORMED
+    )
+    return settled.outcome.event in (Event.RELEASE, Event.TRANSFORMED) and not laned
+
+
+def _lanes(ended: Sequence[Ended]) -> set[LaneKey]:
+    return {e.settled.claimed.lane for e in ended if e.settled.claimed.lane is not None}
+
+
+def _lanes_of_children(ended: Sequence[Ended], catalogue: Catalogue) -> set[LaneKey]:
+    """Lanes that planning the children will touch: locked together with the others, in the one order."""
+    lanes: set[LaneKey] = set()
+    for e in ended:
+        for child in e.children:
+            selections = e.plans_itself if e.plans_itself is not None else child.selections
+            lanes |= lanes_touched(child.opened, selections, catalogue)
+    return lanes
+
+
+def _note_entered(ours: Sequence[Ended], states: dict[int, State], transaction: Transaction) -> None:
+    """A bus delivery that ended no longer enters."""
+    ended = {}
+    for e in ours:
+        claimed = e.settled.claimed
+        if claimed.destination == BUS and after(states[claimed.id], e.settled.outcome.event) in FINAL:
+            ended[claimed.kept.row] = (0, -1)
+    transaction.note_planned(ended)
+
+
+def _write_children(ours: Sequence[Ended], catalogue: Catalogue, transaction: Transaction) -> set[str]:
+    """Insert what was made, in the order of the lane and of the index, and plan it."""
+    entries: list[Entry] = []
+    direct: set[LaneKey] = set()
+    parts: list[NewDelivery] = []
+    for e in ours:
+        claimed = e.settled.claimed
+        if claimed.destination == BUS and claimed.lane is not None:
+            direct.add(claimed.lane)
+        if e.plans_itself is not None:
+            entries.append(Entry(claimed.kept, e.children[0].opened, e.plans_itself))
+        elif e.children:
+            kept = transaction.add_messages(
+                [child.message for child in e.children],
+                searchable=[
+                    list(catalogue.contracts[c.message.type].searchable_values(c.opened.document)) for c in e.children
+                ],
+                parents=[claimed.id] * len(e.children),
+            )
+            if claimed.destination == BUS:
+                entries += [Entry(k, c.opened, c.selections) for k, c in zip(kept, e.children, strict=True)]
+            else:
+                parts += [_part(e.settled, k, index) for index, k in enumerate(kept)]
+    transaction.add_deliveries(parts)
+    transaction.note_planned({part.message: (1, 0) for part in parts})
+    queues = plan(entries, catalogue=catalogue, transaction=transaction, direct=direct) if entries else set()
+    return queues | {part.queue for part in parts if part.state is State.READY}
+
+
+def _part(settled: Settled, kept: Kept, index: int) -> NewDelivery:
+    """The delivery of one child of a split: same route, stage send, the parent's place extended by the index."""
+    claimed = settled.claimed
+    return NewDelivery(
+        message=kept.row,
+        route=claimed.route,
+        destination=claimed.destination,
+        queue=settled.queue,
+        stage=Stage.SEND,
+        key=kept.message.id,
+        lane=claimed.lane,
+        state=State.READY if claimed.lane is None else State.WAITING,
+        blocks=claimed.blocks,
+        place=claimed.place,
+        part=index + 1,
+        replay=claimed.replay,
+    )
+

@@ -1,0 +1,178 @@
+"""transform: claim → transform → settle; makes the exact bytes that are sent, or the messages that enter again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from bus.errors import DeliveryFailure, MessageInvalid, PermanentFailure
+from bus.model.catalogue import Catalogue
+from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
+from bus.model.message import BUS, Message, Opened, Outgoing, child_key
+from bus.model.route import Route
+from bus.model.transformer import TransformContext
+from bus.model.values import ValueMaps
+from bus.pipeline.plan import REENTRY, send_queue
+from bus.pipeline.settle import Child, Ended
+from bus.pipeline.worker import Shift, in_lane_order
+from bus.ports import AttemptRecord, Claimed, Output, Settled
+
+
+def transform(queue: str, *, shift: Shift) -> bool:
+    """Transform one batch of the queue; whether there was any. Safe to call at any time, from several threads."""
+    batch = shift.claim(queue)
+    if not batch:
+        return False
+    ended = in_lane_order(batch, lambda claimed: _transform_one(claimed, shift), _given_back, shift=shift)
+    shift.settle(ended)
+    return True
+
+
+def _given_back(claimed: Claimed) -> Ended:
+    return Ended(Settled(claimed=claimed, outcome=release()))
+
+
+def _transform_one(claimed: Claimed, shift: Shift) -> Ended:
+    began = shift.clock()
+    try:
+        opened = open_kept(claimed.kept.message, shift.catalogue)
+        if claimed.route == REENTRY:
+            selections = shift.catalogue.routes.select(opened)
+            child = Child(claimed.kept.message, opened)
+            return Ended(Settled(claimed=claimed, outcome=succeed()), [child], plans_itself=selections)
+        route = shift.route_of(claimed)
+        return _made(claimed, opened, route, shift.catalogue)
+    except DeliveryFailure as error:
+        outcome = fail(
+            error,
+            attempts=claimed.attempts + 1,
+            trips=claimed.trips,
+            policy=shift.policy_of(claimed),
+            remembers_keys=True,
+            jitter=shift.jitter(),
+        )
+        return Ended(Settled(claimed=claimed, outcome=outcome, attempt=_attempt(claimed, outcome, began, shift)))
+
+
+def _made(claimed: Claimed, opened: Opened, route: Route, catalogue: Catalogue) -> Ended:
+    outputs = run_transform(opened, route, key=claimed.key, catalogue=catalogue, check_predicate=bool(claimed.cause))
+    if route.to != BUS and len(outputs) == 1:
+        (made,) = outputs
+        output = Output(
+            type=made.type, content_type=made.content_type, body=made.body, digest=digests(route, maps_for(route, opened, catalogue))
+        )
+        outcome = Outcome(event=Event.TRANSFORMED, spends_attempt=False)
+        return Ended(Settled(claimed=claimed, outcome=outcome, queue=send_queue(route.to), output=output))
+    children = [_child(claimed, opened, made, index, route, catalogue) for index, made in enumerate(outputs)]
+    settled = Settled(claimed=claimed, outcome=succeed(), queue=send_queue(route.to), produced=len(children))
+    return Ended(settled, children)
+
+
+def open_kept(message: Message, catalogue: Catalogue) -> Opened:
+    """Read a kept message again by its contract.
+
+    Raises:
+        PermanentFailure: its contract changed or went away since it was accepted.
+    """
+    try:
+        return Opened(message, catalogue.contracts.of(message.type).read(message.body))
+    except MessageInvalid as error:
+        raise PermanentFailure("contract.changed", str(error)) from error
+
+
+def run_transform(
+    opened: Opened, route: Route, *, key: str, catalogue: Catalogue, check_predicate: bool = False
+) -> Sequence[Outgoing]:
+    """The checked outputs of a route's transformer for a message; what it takes if there is none.
+
+    Raises:
+        PermanentFailure: predicate.not-met, transformer.raised, transformer.output-invalid, value-map.missing.
+    """
+    if check_predicate:
+        _require_predicate(opened, route)
+    if route.transform is None:
+        return [Outgoing(type=opened.message.type, body=opened.message.body, content_type=opened.message.content_type)]
+    context = TransformContext(maps=maps_for(route, opened, catalogue), key=key)
+    try:
+        made = route.transform(opened, context)
+    except DeliveryFailure:
+        raise
+    except Exception as error:  # the delivery records it
+        raise PermanentFailure(
+            "transformer.raised", f"{route.transform.name}: {type(error).__name__}: {error}"
+        ) from error
+    outputs = [made] if isinstance(made, Outgoing) else list(made)
+    for index, output in enumerate(outputs):
+        if output.type not in route.transform.makes:
+            raise PermanentFailure(
+                "transformer.output-invalid", f"{route.transform.name} made the undeclared type {output.type!r}"
+            )
+        _read_output(output, index, route, catalogue)
+    return outputs
+
+
+def _require_predicate(opened: Opened, route: Route) -> None:
+    """Something failed here before: perhaps the predicate, and it may say something else now."""
+    try:
+        holds = route.predicate.holds(opened)
+    except Exception as error:  # the delivery records it
+        raise PermanentFailure("predicate.raised", f"{type(error).__name__}: {error}") from error
+    if not holds:
+        raise PermanentFailure("predicate.not-met", f"route {route.name} does not take this message now: discard it")
+
+
+def _read_output(output: Outgoing, index: int, route: Route, catalogue: Catalogue) -> Opened:
+    try:
+        document = catalogue.contracts.of(output.type).read(output.body)
+    except MessageInvalid as error:
+        name = route.transform.name if route.transform else route.name
+        raise PermanentFailure(
+            "transformer.output-invalid", f"{name}, output {index}, {output.type}: {error}"
+        ) from error
+    return Opened(Message(id="", type=output.type, system="", site="", subject="", content_type="", body=b""), document)
+
+
+def _child(
+    claimed: Claimed, opened: Opened, made: Outgoing, index: int, route: Route, catalogue: Catalogue
+) -> Child:
+    parent = opened.message
+    document = _read_output(made, index, route, catalogue).document
+    contract = catalogue.contracts.of(made.type)
+    try:
+        subject = contract.subject_of(document) if contract.key is not None and route.to == BUS else parent.subject
+    except MessageInvalid as error:
+        raise PermanentFailure("transformer.output-invalid", f"output {index}, {made.type}: {error}") from error
+    message = replace(
+        parent,
+        id=child_key(claimed.key, index),
+        type=made.type,
+        subject=subject,
+        content_type=made.content_type,
+        body=made.body,
+        time=made.time or parent.time,
+        business_date=made.business_date or parent.business_date,
+        causation_id=parent.id,
+        dataschema="",
+    )
+    child = Opened(message, document)
+    return Child(message, child, catalogue.routes.select(child) if route.to == BUS else ())
+
+
+def maps_for(route: Route, opened: Opened, catalogue: Catalogue) -> ValueMaps:
+    """The partner's value maps: the sender's on the way in, the receiving system's on the way out."""
+    if route.to == BUS:
+        return catalogue.maps_of(opened.message.system)
+    endpoint = catalogue.endpoints.get(route.to)
+    return catalogue.maps_of(endpoint.system if endpoint else route.to)
+
+
+def digests(route: Route, maps: ValueMaps) -> str:
+    """What made the output: digests of route, transformer and value maps."""
+    made_by = f"{route.transform.name}@{route.transform.digest}" if route.transform else "none"
+    return f"route={route.digest} transformer={made_by} maps={maps.digest}"
+
+
+def _attempt(claimed: Claimed, outcome: Outcome, began: timedelta, shift: Shift) -> AttemptRecord:
+    return shift.attempt(claimed, Stage.TRANSFORM, outcome, began=began, ended=shift.clock())
+

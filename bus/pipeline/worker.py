@@ -1,0 +1,137 @@
+"""What every worker's hop shares: the ports it works with, its own lease, and lane order within a batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bus.errors import Exchange, PermanentFailure
+from bus.model.catalogue import Catalogue
+from bus.model.delivery import Event, Outcome, Stage
+from bus.model.lane import LaneKey
+from bus.model.message import BUS
+from bus.model.retry import RetryPolicy
+from bus.model.route import Route
+from bus.pipeline.settle import Ended, settle
+from bus.ports import Actor, AttemptRecord, Claimed, MessageStore, Telemetry
+
+BATCH = 128
+"""Deliveries claimed at once at the most."""
+
+BUDGET = timedelta(seconds=5)
+"""How long one batch may take: what was not begun by then goes back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """A worker at work: store, catalogue, identity, clocks. `wake` puts hints on queues."""
+
+    store: MessageStore
+    catalogue: Catalogue
+    telemetry: Telemetry
+    wake: Callable[[set[str]], None]
+    worker: str
+    release: str
+    """Release of the bus, recorded with every attempt."""
+    clock: Callable[[], timedelta]
+    """Monotonic."""
+    jitter: Callable[[], float]
+    new_token: Callable[[], str]
+    stop: threading.Event
+    still_alive: Callable[[], bool]
+    """Whether this worker's own lease was beaten recently enough to call anybody."""
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(name=self.worker)
+
+    def claim(self, queue: str, *, limit: int = BATCH) -> list[Claimed]:
+        if self.stop.is_set() or not self.still_alive():
+            return []
+        return self.store.claim(queue, worker=self.worker, token=self.new_token(), limit=limit)
+
+    def settle(self, ended: Sequence[Ended]) -> None:
+        """Store the outcomes, then wake whoever has work now."""
+        queues = settle(
+            ended,
+            store=self.store,
+            catalogue=self.catalogue,
+            actor=self.actor,
+            telemetry=self.telemetry,
+            stop=self.stop,
+        )
+        self.wake(queues)
+
+    def route_of(self, claimed: Claimed) -> Route:
+        """The route of a delivery.
+
+        Raises:
+            PermanentFailure: route.unknown: it was planned by a route that is no longer declared.
+        """
+        route = self.catalogue.routes.get(claimed.route)
+        if route is None:
+            raise PermanentFailure("route.unknown", f"no route is named {claimed.route!r} now")
+        return route
+
+    def policy_of(self, claimed: Claimed) -> RetryPolicy:
+        route = self.catalogue.routes.get(claimed.route)
+        return route.retry if route else RetryPolicy()
+
+    def attempt(
+        self,
+        claimed: Claimed,
+        stage: Stage,
+        outcome: Outcome,
+        *,
+        began: timedelta,
+        ended: timedelta,
+        exchange: Exchange | None = None,
+    ) -> AttemptRecord:
+        """The record of one try, for the store."""
+        now = self.clock()
+        digests = claimed.output.digest if claimed.output else ""
+        return AttemptRecord(
+            delivery=claimed.id,
+            stage=stage,
+            number=claimed.attempts + 1,
+            began=now - began,
+            ended=now - ended,
+            outcome=outcome.event.name.lower(),
+            cause=outcome.cause,
+            detail=outcome.detail,
+            exchange=exchange or Exchange(),
+            document=outcome.document,
+            worker=self.worker,
+            digests=f"bus={self.release} {digests}".strip(),
+        )
+
+
+def in_lane_order(
+    batch: Sequence[Claimed],
+    step: Callable[[Claimed], Ended],
+    give_back: Callable[[Claimed], Ended],
+    *,
+    shift: Shift,
+    budget: timedelta = BUDGET,
+) -> list[Ended]:
+    """Do the step for each delivery; the first that does not go well in a lane stops that lane only.
+
+    `batch` is in lane order. What was not begun within the budget, at a stop, behind a failure, or when this worker
+    may be held to be dead, is given back.
+    """
+    ended: list[Ended] = []
+    stopped: set[LaneKey] = set()
+    deadline = shift.clock() + budget
+    for claimed in batch:
+        laned = claimed.lane is not None and (claimed.stage is Stage.SEND or claimed.destination == BUS)
+        too_late = shift.stop.is_set() or shift.clock() > deadline or not shift.still_alive()
+        if too_late or (laned and claimed.lane in stopped):
+            result = give_back(claimed)
+        else:
+            result = step(claimed)
+        ended.append(result)
+        if laned and claimed.lane is not None and result.settled.outcome.event is not Event.SUCCEED:
+            stopped.add(claimed.lane)
+    return ended

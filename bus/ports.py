@@ -1,0 +1,398 @@
+"""What the pipeline needs from the edges, as Protocols; each comment is the contract its conformance suite checks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from bus.errors import Exchange
+from bus.model.delivery import Event, Outcome, Stage, State
+from bus.model.lane import LaneKey
+from bus.model.message import Message
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """What is sent: the transformed message and the delivery's idempotency key, the same for every retry."""
+
+    message: Message
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The target took it. `document` is its own number of what it booked, empty where it has none."""
+
+    document: str = ""
+    exchange: Exchange = Exchange()
+
+
+class Verdict(StrEnum):
+    """What a probe found out about a parcel whose outcome is unknown."""
+
+    FOUND = "found"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    verdict: Verdict
+    document: str = ""
+    exchange: Exchange = Exchange()
+
+
+class Adapter(Protocol):
+    """The I/O of one endpoint. Called from several threads at once, at most the endpoint's `concurrency`."""
+
+    remembers_keys: bool
+    """The target absorbs a repeat under the same key; without it no parcel is ever repeated blindly."""
+
+    def send(self, parcel: Parcel) -> Answer:
+        """Deliver one parcel, within the endpoint's time-out.
+
+        Raises:
+            TransientFailure: it did not happen; this parcel, later.
+            EndpointDown: nothing was sent, and nothing will be until the endpoint is back.
+            PermanentFailure: the target refused it; with its code and text.
+            OutcomeUnknown: it may have happened.
+        """
+
+    def close(self) -> None:
+        """Release connections; the adapter is not used again."""
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """An adapter that can ask its target whether a parcel arrived."""
+
+    def probe(self, parcel: Parcel) -> Finding:
+        """Ask by our external id. Raises DeliveryFailure when there is no clear answer."""
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """An adapter that can ask whether its endpoint is up, credentials included."""
+
+    def check(self) -> None:
+        """Return when it is up. Raises EndpointDown with the cause when it is not."""
+
+
+# --- hints ------------------------------------------------------------------------------------------------------------
+
+
+class Hints(Protocol):
+    """Wakes workers. A hint may be lost or come twice: the store's claim decides."""
+
+    def wake(self, queues: Collection[str]) -> None:
+        """Put one hint on each queue; returns when the broker confirmed, or has logged that it could not."""
+
+
+# --- telemetry --------------------------------------------------------------------------------------------------------
+
+
+class Telemetry(Protocol):
+    """The seam for logs and metrics: one event per change of state, ids as fields, never a body."""
+
+    def event(self, name: str, **fields: object) -> None: ...
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the store says of a (system, message id): whether it is new, and the digest that stands under it."""
+
+    is_new: bool
+    digest: bytes
+
+
+class ReceiptKind(StrEnum):
+    INVALID = "invalid"
+    REFUSED = "refused"
+    CONFLICT = "conflict"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Something received that did not become a message: kept raw, with the reason."""
+
+    kind: ReceiptKind
+    cause: str
+    detail: str
+    routing_key: str
+    properties: Mapping[str, object]
+    body: bytes
+    message_id: str = ""
+    system: str = ""
+    type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A message in the store, under its number there."""
+
+    row: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """A delivery to insert. `lane` is None where unordered."""
+
+    message: int
+    route: str
+    destination: str
+    queue: str
+    stage: Stage
+    key: str
+    lane: LaneKey | None
+    state: State = State.WAITING
+    blocks: bool = True
+    """Whether it holds its lane when it is dead."""
+    place: int = 0
+    part: int = 0
+    """Place in the lane, and the part of it: children of a split share their parent's place."""
+    replay: int = 0
+    output: Output | None = None
+    cause: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a transformer made for a delivery: the exact bytes that send and its retries use."""
+
+    type: str
+    content_type: str
+    body: bytes
+    digest: str
+    """Digests of transformer and value maps that made it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A delivery this worker owns until it settles it or its lease lapses."""
+
+    id: int
+    token: str
+    stage: Stage
+    state: State
+    route: str
+    destination: str
+    queue: str
+    key: str
+    lane: LaneKey | None
+    place: int
+    part: int
+    attempts: int
+    deaths: int
+    trips: int
+    blocks: bool
+    replay: int
+    cause: str
+    """Why it last failed."""
+    kept: Kept
+    output: Output | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One try: what was sent, what came back, what was made of it."""
+
+    delivery: int
+    stage: Stage
+    number: int
+    began: timedelta
+    """How long before the settling transaction the attempt began and …"""
+    ended: timedelta
+    """… ended; the store's clock makes times of them."""
+    outcome: str
+    cause: str
+    detail: str
+    exchange: Exchange
+    document: str
+    worker: str
+    digests: str
+    """Release of the bus, digests of route, transformer and value maps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """An outcome to write. `queue` is where a transformed delivery goes on; output only after a transform."""
+
+    claimed: Claimed
+    outcome: Outcome
+    queue: str = ""
+    output: Output | None = None
+    attempt: AttemptRecord | None = None
+    produced: int | None = None
+    """How many children a transform made; they are inserted in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A delivery in doubt whose probe is due."""
+
+    claimed: Claimed
+    doubted_for: timedelta
+    """How long ago, by the store's clock, the outcome became unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRow:
+    """`open`, `paused` or `tripped`; the row that claims read."""
+
+    name: str
+    state: str
+    cause: str
+    detail: str
+    since: datetime | None
+    checks: int
+    check_is_due: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who does it: `router`, `worker:…`, or `person:login`; with why."""
+
+    name: str
+    reason: str = ""
+
+
+class Transaction(Protocol):
+    """One unit of work; everything or nothing. Lanes are locked before deliveries, in LaneKey.lock_order."""
+
+    # -- receiving
+    def take_ids(self, messages: Sequence[Message]) -> list[Taken]:
+        """Take the (system, id) of each; `messages` hold no pair twice. Only NEW ones are taken."""
+
+    def add_receipts(self, receipts: Sequence[Receipt]) -> None: ...
+
+    def add_messages(
+        self, messages: Sequence[Message], *, searchable: Sequence[Sequence[tuple[str, str]]], parents: Sequence[int] = ()
+    ) -> list[Kept]:
+        """Insert in order; numbers rise in that order. `parents`: the delivery each was made by, empty: received."""
+
+    def forget_openings(self, digests: Sequence[bytes]) -> None: ...
+
+    # -- planning
+    def lock_lanes(self, lanes: Mapping[LaneKey, int]) -> dict[LaneKey, int]:
+        """Lock the lanes, creating missing ones, and take that many places; returns the last place taken before."""
+
+    def lanes_standing(self, lanes: Collection[LaneKey], *, besides: Collection[int] = ()) -> set[LaneKey]:
+        """Which of these (locked) lanes hold a standing delivery other than `besides`."""
+
+    def add_deliveries(self, deliveries: Sequence[NewDelivery]) -> None:
+        """Insert and count them."""
+
+    def note_planned(self, planned: Mapping[int, tuple[int, int]]) -> None:
+        """message row → (change of its planned deliveries, of its bus deliveries still entering); counts totals."""
+
+    def advance(self, lanes: Collection[LaneKey]) -> set[str]:
+        """Make exactly the head run of each (locked) lane READY; returns the queues that have work now."""
+
+    # -- settling
+    def own(self, claims: Sequence[tuple[int, str]]) -> dict[int, State]:
+        """Lock these deliveries; those that still bear their token and are CLAIMED, SENDING or IN_DOUBT by it."""
+
+    def settle(self, settled: Sequence[Settled], *, states: Mapping[int, State], actor: Actor) -> None:
+        """Write the outcomes of owned deliveries (`states`: as own() gave them), attempts, journal rows, totals."""
+
+    def record_late(self, attempts: Sequence[AttemptRecord]) -> None:
+        """Attempts whose delivery is somebody else's by now."""
+
+    def write_journal(self, actor: Actor, act: str, **what: object) -> None:
+        """One row of the journal: who did what, when (the store's clock), why, old and new."""
+
+
+class MessageStore(Protocol):
+    """The one truth about every message and delivery. Every method may raise StoreUnavailable or StoreConflict."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Commits at the end of the block, rolls back on an exception.
+
+        Raises:
+            DataRefused: the database cannot keep a value of the batch.
+        """
+
+    def note_opening(self, digest: bytes) -> int:
+        """Note that a redelivered body is about to be opened; returns how often that was noted before."""
+
+    def claim(self, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
+        """The oldest READY of the queue that may run, marked CLAIMED. Empty where the endpoint is not open.
+
+        A laned one only if nothing stands before it except what is claimed with it; in lane order. One with deaths
+        is claimed alone.
+        """
+
+    def claim_trial(self, queue: str, *, worker: str, token: str) -> list[Claimed]:
+        """One READY delivery of an endpoint that is not open, to try it with; rotates over lanes."""
+
+    def mark_sending(self, delivery: int, token: str) -> bool:
+        """CLAIMED → SENDING, just before the call; False: it is not ours any more."""
+
+    def claim_doubts(self, queue: str, *, limit: int, again_in: timedelta) -> list[Doubt]:
+        """Deliveries in doubt whose probe is due; their next one is put off."""
+
+    def settle_doubt(
+        self, delivery: int, event: Event, *, actor: Actor, attempt: AttemptRecord | None = None, document: str = ""
+    ) -> set[str]:
+        """FOUND or ABSENT, if it still is in doubt; returns queues that have work now."""
+
+    def put_off_doubt(self, delivery: int, *, attempt: AttemptRecord | None, again_in: timedelta | None) -> None:
+        """The probe gave no answer that counts: recorded, and asked again later (None: by a person only)."""
+
+    def endpoint(self, name: str) -> EndpointRow: ...
+
+    def trip(self, name: str, *, cause: str, detail: str, check_in: timedelta, actor: Actor) -> bool:
+        """Open → tripped. Returns whether it changed."""
+
+    def put_off_check(self, name: str, *, check_in: timedelta, cause: str = "", detail: str = "") -> bool:
+        """Take the due check (no cause), or write down how it failed (cause); False: somebody else took it."""
+
+    def reopen(self, name: str, *, actor: Actor) -> bool:
+        """Tripped → open. Returns whether it changed."""
+
+    # -- what people order
+    def deliveries(self, numbers: Collection[int]) -> list[Claimed]:
+        """The deliveries with their messages, whatever their state."""
+
+    def last_replay(self, delivery: int) -> int:
+        """The highest replay number of this delivery's message, route and part."""
+
+    def move(self, deliveries: Sequence[int], event: Event, *, expected: State, actor: Actor, **values: object) -> set[str]:
+        """REPLAY, DISCARD … of those in the expected state, journalled; returns queues that have work now."""
+
+    # -- the relay
+    def wake_due(self, *, limit: int) -> set[str]:
+        """Retries that are due become READY or WAITING; returns queues that have work now."""
+
+    def queues_with_work(self, *, queues: Collection[str], older_than: timedelta) -> set[str]:
+        """Of these queues those with READY older than that at open endpoints, due probes, or due endpoint checks."""
+
+    def bury_worker(self, worker: str, *, actor: Actor) -> set[str]:
+        """Settle everything a dead worker held; returns queues that have work now."""
+
+    def beat(self, name: str, holder: str) -> bool:
+        """Count this holder's lease on; False: it is somebody else's."""
+
+    def take_lease(self, name: str, holder: str, *, instead_of: tuple[str, int] | None) -> bool:
+        """Take a free lease, or the one last seen at (holder, counter)."""
+
+    def leases(self) -> dict[str, tuple[str, int]]:
+        """name → (holder, counter) of every lease."""
+
+    def drop_lease(self, name: str, holder: str) -> None: ...
+
+    def workers_without_lease(self) -> set[str]:
+        """Workers that hold deliveries and have no lease: they went away without settling."""
+
+    def fold_totals(self) -> None: ...

@@ -1,0 +1,1 @@
+"""The store: the one truth about every message and delivery, on SQLite and on PostgreSQL."""

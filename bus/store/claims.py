@@ -1,0 +1,201 @@
+"""Claims: which worker may run which deliveries; the decision a hint only asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, select, update
+
+from bus.model.delivery import Stage, State, is_laned_now
+from bus.model.lane import LaneKey, claimable
+from bus.model.message import Message
+from bus.ports import Claimed, Doubt, Kept, Output
+from bus.store import tables as t
+from bus.store.engine import Database
+from bus.store.transaction import SqlTransaction, chunks
+
+_RUNNING = (str(State.CLAIMED), str(State.SENDING))
+_TRIALS = 32
+"""Lane heads looked at for one that may run as a trial."""
+
+
+def claim(database: Database, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
+    """See MessageStore.claim."""
+    with database.write() as connection:
+        if not endpoint_is_open(connection, queue):
+            return []
+        candidates = list(connection.execute(_candidates(queue).order_by(t.delivery.c.id).limit(limit)))
+        if candidates and candidates[0].deaths:
+            candidates = candidates[:1]
+        candidates = [row for row in candidates if not row.deaths or row is candidates[0]]
+        taken = _runnable(database, connection, candidates)
+        return _take(database, connection, taken, worker=worker, token=token)
+
+
+def claim_trial(database: Database, queue: str, *, worker: str, token: str) -> list[Claimed]:
+    """See MessageStore.claim_trial."""
+    with database.write() as connection:
+        d = t.delivery.c
+        candidates = list(connection.execute(_candidates(queue).order_by(d.tries, d.id).limit(_TRIALS)))
+        heads = set(_runnable(database, connection, candidates))
+        taken = [row.id for row in candidates if row.id in heads and _is_head(connection, row)][:1]
+        if taken:
+            connection.execute(update(t.delivery).where(d.id.in_(taken)).values(tries=d.tries + 1))
+        return _take(database, connection, taken, worker=worker, token=token)
+
+
+def _is_head(connection: Connection, row: Any) -> bool:
+    if row.lane is None:
+        return True
+    d = t.delivery.c
+    head = select(d.id).where(d.lane == row.lane, d.stands).order_by(d.place, d.part).limit(1)
+    return bool(connection.execute(head).scalar() == row.id)
+
+
+def _candidates(queue: str) -> Select[Any]:
+    """READY ones of lanes in which nothing runs; their rows locked, those of other claims skipped."""
+    d = t.delivery.c
+    other = t.delivery.alias("other")
+    runs = select(other.c.id).where(other.c.lane == d.lane, other.c.state.in_(_RUNNING), other.c.stands).exists()
+    return (
+        select(d.id, d.lane, d.destination, d.stage, d.deaths)
+        .where(d.queue == queue, d.state == str(State.READY), (d.stage != str(Stage.SEND)) & (d.destination != "bus") | ~runs)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _runnable(database: Database, connection: Connection, candidates: Sequence[Any]) -> list[int]:
+    """The candidates with nothing before them in their lane but each other."""
+    lanes: dict[int, list[int]] = {}
+    free: list[int] = []
+    for row in candidates:
+        if row.lane is not None and is_laned_now(row.destination, Stage(row.stage)):
+            lanes.setdefault(row.lane, []).append(row.id)
+        else:
+            free.append(row.id)
+    standing = SqlTransaction(database, connection).standing(list(lanes))
+    for lane, wanted in lanes.items():
+        free += claimable(wanted, [row.id for row in standing.get(lane, [])])
+    return free
+
+
+def _take(
+    database: Database, connection: Connection, numbers: Sequence[int], *, worker: str, token: str
+) -> list[Claimed]:
+    now = database.now(connection)
+    for part in chunks(sorted(numbers)):
+        connection.execute(
+            update(t.delivery)
+            .where(t.delivery.c.id.in_(part))
+            .values(state=str(State.CLAIMED), worker=worker, token=token, changed_at=now)
+        )
+    return sorted(load(connection, numbers), key=lambda c: (c.lane or ("", ""), c.place, c.part, c.id))
+
+
+def endpoint_is_open(connection: Connection, queue: str) -> bool:
+    """Whether the queue's endpoint, if it is one's, is open."""
+    kind, _, name = queue.partition(".")
+    if kind != "send":
+        return True
+    state = connection.execute(select(t.endpoint.c.state).where(t.endpoint.c.name == name)).scalar()
+    return state in (None, "open")
+
+
+def mark_sending(database: Database, delivery: int, token: str) -> bool:
+    """See MessageStore.mark_sending."""
+    d = t.delivery.c
+    with database.write() as connection:
+        changed = connection.execute(
+            update(t.delivery)
+            .where(d.id == delivery, d.token == token, d.state == str(State.CLAIMED))
+            .values(state=str(State.SENDING), changed_at=database.now(connection))
+        )
+        return changed.rowcount == 1
+
+
+def claim_doubts(database: Database, queue: str, *, limit: int, again_in: timedelta) -> list[Doubt]:
+    """See MessageStore.claim_doubts."""
+    d = t.delivery.c
+    with database.write() as connection:
+        now = database.now(connection)
+        query = (
+            select(d.id, d.changed_at)
+            .where(d.queue == queue, d.state == str(State.IN_DOUBT), d.due_at <= now)
+            .order_by(d.due_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        since = {row.id: row.changed_at for row in connection.execute(query)}
+        if since:
+            connection.execute(update(t.delivery).where(d.id.in_(list(since))).values(due_at=now + again_in))
+        return [Doubt(claimed=c, doubted_for=now - since[c.id]) for c in load(connection, list(since))]
+
+
+def load(connection: Connection, numbers: Collection[int]) -> Iterable[Claimed]:
+    """The deliveries with their messages and outputs."""
+    columns = [*(c.label(f"d_{c.name}") for c in t.delivery.c), *(c.label(f"m_{c.name}") for c in t.message.c)]
+    columns += [c.label(f"o_{c.name}") for c in t.output.c]
+    columns += [t.lane.c.destination.label("lane_destination"), t.lane.c.key.label("lane_key")]
+    joined = (
+        t.delivery.join(t.message, t.message.c.id == t.delivery.c.message)
+        .outerjoin(t.lane, t.lane.c.id == t.delivery.c.lane)
+        .outerjoin(t.output, t.output.c.delivery == t.delivery.c.id)
+    )
+    for part in chunks(sorted(numbers)):
+        for row in connection.execute(select(*columns).select_from(joined).where(t.delivery.c.id.in_(part))):
+            yield _claimed(row)
+
+
+def _claimed(row: Any) -> Claimed:
+    output = None
+    if row.o_delivery is not None:
+        output = Output(type=row.o_type, content_type=row.o_content_type, body=bytes(row.o_body), digest=row.o_digest)
+    return Claimed(
+        id=row.d_id,
+        token=row.d_token,
+        stage=Stage(row.d_stage),
+        state=State(row.d_state),
+        route=row.d_route,
+        destination=row.d_destination,
+        queue=row.d_queue,
+        key=row.d_key,
+        lane=LaneKey(row.lane_destination, row.lane_key) if row.lane_key is not None else None,
+        place=row.d_place,
+        part=row.d_part,
+        attempts=row.d_attempts,
+        deaths=row.d_deaths,
+        trips=row.d_trips,
+        blocks=row.d_blocks,
+        replay=row.d_replay,
+        cause=row.d_cause,
+        kept=Kept(row.m_id, message_of(row, "m_")),
+        output=output,
+    )
+
+
+def message_of(row: Any, prefix: str = "") -> Message:
+    """The Message of a row that holds its columns under the prefix."""
+    fields = row._mapping
+    return Message(
+        id=fields[f"{prefix}message_id"],
+        body=bytes(fields[f"{prefix}body"]),
+        **{
+            name: fields[f"{prefix}{name}"]
+            for name in (
+                "type",
+                "system",
+                "site",
+                "subject",
+                "content_type",
+                "time",
+                "correlation_id",
+                "causation_id",
+                "sequence",
+                "business_date",
+                "dataschema",
+                "traceparent",
+            )
+        },
+    )

@@ -1,0 +1,101 @@
+"""Endpoint rows: open, paused or tripped; why, by whom, since when, and when to check again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from bus.ports import Actor, EndpointRow
+from bus.store import tables as t
+from bus.store.engine import Database
+from bus.store.transaction import SqlTransaction
+
+_E = t.endpoint.c
+
+
+def endpoint(database: Database, name: str) -> EndpointRow:
+    """The row of an endpoint; one without a row is open."""
+    with database.read() as connection:
+        row = connection.execute(select(t.endpoint).where(_E.name == name)).one_or_none()
+        if row is None:
+            return EndpointRow(name=name, state="open", cause="", detail="", since=None, checks=0, check_is_due=False)
+        due = row.state == "tripped" and (row.check_at is None or row.check_at <= database.now(connection))
+        return EndpointRow(
+            name=name,
+            state=row.state,
+            cause=row.cause,
+            detail=row.detail,
+            since=row.since,
+            checks=row.checks,
+            check_is_due=due,
+        )
+
+
+def trip(database: Database, name: str, *, cause: str, detail: str, check_in: timedelta, actor: Actor) -> bool:
+    """Open → tripped; a paused or tripped one stays as it is. Returns whether it changed."""
+    return _change(
+        database, name, {"open"}, "tripped", actor=actor, cause=cause, detail=detail, check_in=check_in, checks=0
+    )
+
+
+def reopen(database: Database, name: str, *, actor: Actor) -> bool:
+    """Tripped → open."""
+    return _change(database, name, {"tripped"}, "open", actor=actor)
+
+
+def put_off_check(database: Database, name: str, *, check_in: timedelta, cause: str, detail: str) -> bool:
+    """Take the check that is due, or write down how it ended: the next one comes later. False: another took it."""
+    with database.write() as connection:
+        now = database.now(connection)
+        row = connection.execute(select(t.endpoint).where(_E.name == name).with_for_update()).one_or_none()
+        if row is None or row.state != "tripped":
+            return False
+        if not cause and row.check_at is not None and row.check_at > now:
+            return False
+        values: dict[str, Any] = {"check_at": now + check_in}
+        values |= {"cause": cause, "detail": detail} if cause else {"checks": row.checks + 1}
+        connection.execute(update(t.endpoint).where(_E.name == name).values(values))
+        return True
+
+
+def _change(
+    database: Database,
+    name: str,
+    expected: set[str],
+    state: str,
+    *,
+    actor: Actor,
+    cause: str = "",
+    detail: str = "",
+    check_in: timedelta | None = None,
+    checks: int = 0,
+) -> bool:
+    with database.write() as connection:
+        transaction = SqlTransaction(database, connection)
+        now = transaction.now
+        old = _lock(connection, name)
+        if (old or "open") not in expected:
+            return False
+        values = {
+            "state": state,
+            "cause": cause,
+            "detail": detail[:2000],
+            "since": now,
+            "check_at": now + check_in if check_in is not None else None,
+            "checks": checks,
+            "actor": actor.name,
+        }
+        if old is None:
+            connection.execute(t.endpoint.insert().values(name=name, **values))
+        else:
+            connection.execute(update(t.endpoint).where(_E.name == name).values(values))
+        transaction.write_journal(
+            actor, "endpoint", endpoint=name, old=old or "open", new=state, cause=cause, detail=detail
+        )
+        return True
+
+
+def _lock(connection: Connection, name: str) -> str | None:
+    return connection.execute(select(_E.state).where(_E.name == name).with_for_update()).scalar()

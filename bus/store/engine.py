@@ -1,0 +1,202 @@
+"""Engines: SQLite with a fair writer gate, PostgreSQL with jit off; third-party errors translated once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    StatementError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from bus.errors import ConfigurationError, DataRefused, StoreConflict, StoreUnavailable
+
+_RETRY_STATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+
+
+class Database:
+    """One database: begins write transactions one after another fairly, reads beside them."""
+
+    def __init__(self, address: str, *, pool_size: int = 8) -> None:
+        """`address`: `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`.
+
+        Raises:
+            ConfigurationError: neither of these.
+        """
+        self.url = _checked_url(address)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self.path = Path(self.url.database or "")
+            self.engine = _sqlite_engine(self.url, pool_size)
+        else:
+            self.engine = create_engine(
+                self.url,
+                pool_size=pool_size,
+                max_overflow=pool_size,
+                pool_timeout=10,
+                pool_pre_ping=True,
+                isolation_level="READ COMMITTED",
+                connect_args={"options": "-c jit=off -c timezone=UTC", "connect_timeout": 5},
+            )
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that commits at the end of the block, durably.
+
+        Raises:
+            StoreUnavailable, StoreConflict, DataRefused: see bus.errors; nothing was kept.
+        """
+        with translated():
+            if self.is_sqlite:
+                with _writer_gate(self.path), self.engine.connect() as connection:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    try:
+                        yield connection
+                    except BaseException:
+                        connection.exec_driver_sql("ROLLBACK")
+                        raise
+                    connection.exec_driver_sql("COMMIT")
+            else:
+                with self.engine.begin() as connection:
+                    yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One snapshot to read from; nothing is written."""
+        with translated():
+            if self.is_sqlite:
+                with self.engine.connect() as connection:
+                    connection.exec_driver_sql("BEGIN")
+                    try:
+                        yield connection
+                    finally:
+                        connection.exec_driver_sql("ROLLBACK")
+            else:
+                with self.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+                    yield connection
+
+    def now(self, connection: Connection) -> datetime:
+        """The database's clock, the one all times in the store come from."""
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return moment.astimezone(UTC)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _checked_url(address: str) -> URL:
+    try:
+        url = make_url(address)
+    except ArgumentError as error:
+        raise ConfigurationError(f"store: {address!r} is not an address; sqlite:///… or postgresql://…") from error
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise ConfigurationError("store: SQLite needs a file (sqlite:///path), it runs in several processes")
+        return url
+    if url.get_backend_name() == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    raise ConfigurationError(f"store: {url.get_backend_name()!r} is not supported; sqlite:///… or postgresql://…")
+
+
+def _sqlite_engine(url: URL, pool_size: int) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=-1,
+        connect_args={"timeout": 30, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _: object) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+@contextmanager
+def _writer_gate(database: Path) -> Iterator[None]:
+    """Lets writers in one after another in the order they came.
+
+    Whoever holds `gate` is next; it takes `writer` and opens the gate behind itself. SQLite's own busy handler
+    sleeps and guesses: under load some writers wait half a second while others go twice.
+    """
+    with _locked(database.with_name(database.name + "-gate")) as open_gate:
+        writer = _locked(database.with_name(database.name + "-writer"))
+        with writer:
+            open_gate()
+            yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Any]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(f"store: {path} cannot be opened: {error.strerror}; check folder and rights") from error
+    is_open = True
+
+    def unlock() -> None:
+        nonlocal is_open
+        if is_open:
+            os.close(descriptor)  # closing releases the lock
+            is_open = False
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield unlock
+    finally:
+        unlock()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Make the bus's own errors of those of SQLAlchemy and the drivers."""
+    try:
+        yield
+    except (DataError, IntegrityError) as error:
+        if getattr(error.orig, "sqlstate", "") in _RETRY_STATES:
+            raise StoreConflict(_first_line(error)) from error
+        raise DataRefused(_first_line(error)) from error
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", "") in _RETRY_STATES:
+            raise StoreConflict(_first_line(error)) from error
+        raise StoreUnavailable(_explain(error)) from error
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", "") in _RETRY_STATES:
+            raise StoreConflict(_first_line(error)) from error
+        raise StoreUnavailable(_explain(error)) from error
+    except StatementError as error:
+        raise DataRefused(_first_line(error)) from error
+    except OverflowError as error:  # sqlite3: a number of more than 64 bits
+        raise DataRefused(str(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
+def _explain(error: Exception) -> str:
+    line = _first_line(error)
+    if "no such table" in line or "does not exist" in line:
+        return f"store: {line}: its tables are missing or old; run: bus store upgrade"
+    return f"store: {line}"

@@ -1,0 +1,113 @@
+"""What the relay asks of the store: due retries, unattended work, the dead workers' deliveries, folded totals."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
+
+from sqlalchemy import delete, func, insert, or_, select
+
+from bus.model.delivery import Event, State, worker_died
+from bus.model.lane import LaneKey
+from bus.ports import Actor, Settled
+from bus.store import tables as t
+from bus.store.claims import load
+from bus.store.engine import Database
+from bus.store.transaction import SqlTransaction
+
+_D = t.delivery.c
+_BURY = 256
+"""Deliveries of a dead worker settled in one transaction."""
+
+
+def wake_due(database: Database, *, limit: int) -> set[str]:
+    """See MessageStore.wake_due."""
+    with database.read() as connection:
+        now = database.now(connection)
+        query = select(_D.id).where(_D.state == str(State.RETRYING), _D.due_at <= now).order_by(_D.due_at).limit(limit)
+        due = list(connection.execute(query).scalars())
+    if not due:
+        return set()
+    with database.write() as connection:
+        transaction = SqlTransaction(database, connection)
+        moved = transaction.move(due, Event.DUE, expected=State.RETRYING)
+        transaction.finish()
+        return moved.queues
+
+
+def queues_with_work(database: Database, *, queues: Collection[str], older_than: timedelta) -> set[str]:
+    """See MessageStore.queues_with_work."""
+    with database.read() as connection:
+        now = database.now(connection)
+        shut = set(connection.execute(select(t.endpoint.c.name).where(t.endpoint.c.state != "open")).scalars())
+        found: set[str] = set()
+        for queue in queues:
+            oldest = connection.execute(
+                select(_D.changed_at).where(_D.queue == queue, _D.state == str(State.READY)).order_by(_D.id).limit(1)
+            ).scalar()
+            if oldest is not None and oldest <= now - older_than and queue.removeprefix("send.") not in shut:
+                found.add(queue)
+        doubts = select(_D.queue).where(_D.state == str(State.IN_DOUBT), _D.due_at <= now).distinct()
+        found.update(connection.execute(doubts).scalars())
+        checks = select(t.endpoint.c.name).where(
+            t.endpoint.c.state == "tripped", or_(t.endpoint.c.check_at.is_(None), t.endpoint.c.check_at <= now)
+        )
+        found.update(f"send.{name}" for name in connection.execute(checks).scalars())
+        return found
+
+
+def workers_without_lease(database: Database) -> set[str]:
+    """See MessageStore.workers_without_lease."""
+    held = _D.state.in_([str(State.CLAIMED), str(State.SENDING)])
+    query = select(_D.worker).where(held, _D.worker.not_in(select(t.lease.c.name))).distinct()
+    with database.read() as connection:
+        return set(connection.execute(query).scalars())
+
+
+def bury_worker(database: Database, worker: str, *, actor: Actor) -> set[str]:
+    """See MessageStore.bury_worker."""
+    queues: set[str] = set()
+    while True:
+        with database.write() as connection:
+            transaction = SqlTransaction(database, connection)
+            held = _D.state.in_([str(State.CLAIMED), str(State.SENDING)])
+            numbers = list(connection.execute(select(_D.id).where(_D.worker == worker, held).limit(_BURY)).scalars())
+            if not numbers:
+                return queues
+            claimed = list(load(connection, numbers))
+            lanes: set[LaneKey] = {c.lane for c in claimed if c.lane is not None}
+            transaction.lock_lanes(dict.fromkeys(lanes, 0))
+            states = transaction.own([(c.id, c.token) for c in claimed])
+            settled = []
+            for c in claimed:
+                if states.get(c.id) in (State.CLAIMED, State.SENDING):
+                    outcome = worker_died(states[c.id], deaths=c.deaths + 1)
+                    settled.append(Settled(claimed=replace(c, deaths=c.deaths + 1), outcome=outcome))
+            transaction.settle(settled, states=states, actor=actor)
+            queues |= {s.claimed.queue for s in settled} | transaction.advance(lanes)
+            transaction.finish()
+
+
+def fold_totals(database: Database) -> None:
+    """Replace the deltas of each total by their sum."""
+    total = t.total.c
+    with database.write() as connection:
+        last = connection.execute(select(func.max(total.id))).scalar()
+        if last is None:
+            return
+        query = (
+            select(total.measure, total.route, func.sum(total.amount).label("amount"), func.count().label("rows"))
+            .where(total.id <= last)
+            .group_by(total.measure, total.route)
+        )
+        sums = [row for row in connection.execute(query) if row.rows > 1]
+        for row in sums:
+            connection.execute(
+                delete(t.total).where(total.measure == row.measure, total.route == row.route, total.id <= last)
+            )
+        if sums:
+            connection.execute(
+                insert(t.total),
+                [{"measure": row.measure, "route": row.route, "amount": int(row.amount)} for row in sums],
+            )

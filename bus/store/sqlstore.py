@@ -1,0 +1,139 @@
+"""SqlStore: the MessageStore on SQLite and PostgreSQL; each concern lives in its own module here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sqlalchemy import func, insert, select, update
+
+from bus.model.delivery import Event, State
+from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow
+from bus.store import claims, endpoints, leases, relay
+from bus.store import tables as t
+from bus.store.engine import Database
+from bus.store.transaction import SqlTransaction
+
+
+class SqlStore:
+    """See bus.ports.MessageStore for what each method promises. Safe to use from several threads."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def close(self) -> None:
+        self.database.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[SqlTransaction]:
+        with self.database.write() as connection:
+            transaction = SqlTransaction(self.database, connection)
+            yield transaction
+            transaction.finish()
+
+    def note_opening(self, digest: bytes) -> int:
+        o = t.opening.c
+        with self.database.write() as connection:
+            count = connection.execute(select(o.count).where(o.digest == digest).with_for_update()).scalar()
+            if count is None:
+                now = self.database.now(connection)
+                connection.execute(insert(t.opening).values(digest=digest, count=1, at=now))
+                return 0
+            connection.execute(update(t.opening).where(o.digest == digest).values(count=count + 1))
+            return int(count)
+
+    # -- claims -------------------------------------------------------------------------------------------------------
+
+    def claim(self, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
+        return claims.claim(self.database, queue, worker=worker, token=token, limit=limit)
+
+    def claim_trial(self, queue: str, *, worker: str, token: str) -> list[Claimed]:
+        return claims.claim_trial(self.database, queue, worker=worker, token=token)
+
+    def mark_sending(self, delivery: int, token: str) -> bool:
+        return claims.mark_sending(self.database, delivery, token)
+
+    def claim_doubts(self, queue: str, *, limit: int, again_in: timedelta) -> list[Doubt]:
+        return claims.claim_doubts(self.database, queue, limit=limit, again_in=again_in)
+
+    # -- doubts and deeds ---------------------------------------------------------------------------------------------
+
+    def settle_doubt(
+        self, delivery: int, event: Event, *, actor: Actor, attempt: AttemptRecord | None = None, document: str = ""
+    ) -> set[str]:
+        with self.transaction() as transaction:
+            if attempt is not None:
+                transaction.add_attempts([attempt])
+            values: dict[str, object] = {"token": ""} | ({"document": document} if document else {})
+            return transaction.move([delivery], event, expected=State.IN_DOUBT, actor=actor, **values).queues
+
+    def put_off_doubt(self, delivery: int, *, attempt: AttemptRecord | None, again_in: timedelta | None) -> None:
+        d = t.delivery.c
+        with self.transaction() as transaction:
+            if attempt is not None:
+                transaction.add_attempts([attempt])
+            due = transaction.now + again_in if again_in is not None else None
+            transaction.execute(
+                update(t.delivery).where(d.id == delivery, d.state == str(State.IN_DOUBT)).values(due_at=due)
+            )
+
+    def move(
+        self, deliveries: Sequence[int], event: Event, *, expected: State, actor: Actor, **values: object
+    ) -> set[str]:
+        with self.transaction() as transaction:
+            return transaction.move(deliveries, event, expected=expected, actor=actor, **values).queues
+
+    def deliveries(self, numbers: Collection[int]) -> list[Claimed]:
+        with self.database.read() as connection:
+            return list(claims.load(connection, numbers))
+
+    def last_replay(self, delivery: int) -> int:
+        d, this = t.delivery.c, t.delivery.alias("this")
+        same = (d.message == this.c.message) & (d.route == this.c.route) & (d.part == this.c.part)
+        with self.database.read() as connection:
+            query = select(func.max(d.replay)).select_from(this.join(t.delivery, same)).where(this.c.id == delivery)
+            return int(connection.execute(query).scalar() or 0)
+
+    # -- endpoints ----------------------------------------------------------------------------------------------------
+
+    def endpoint(self, name: str) -> EndpointRow:
+        return endpoints.endpoint(self.database, name)
+
+    def trip(self, name: str, *, cause: str, detail: str, check_in: timedelta, actor: Actor) -> bool:
+        return endpoints.trip(self.database, name, cause=cause, detail=detail, check_in=check_in, actor=actor)
+
+    def put_off_check(self, name: str, *, check_in: timedelta, cause: str = "", detail: str = "") -> bool:
+        return endpoints.put_off_check(self.database, name, check_in=check_in, cause=cause, detail=detail)
+
+    def reopen(self, name: str, *, actor: Actor) -> bool:
+        return endpoints.reopen(self.database, name, actor=actor)
+
+    # -- the relay ----------------------------------------------------------------------------------------------------
+
+    def wake_due(self, *, limit: int) -> set[str]:
+        return relay.wake_due(self.database, limit=limit)
+
+    def queues_with_work(self, *, queues: Collection[str], older_than: timedelta) -> set[str]:
+        return relay.queues_with_work(self.database, queues=queues, older_than=older_than)
+
+    def bury_worker(self, worker: str, *, actor: Actor) -> set[str]:
+        return relay.bury_worker(self.database, worker, actor=actor)
+
+    def workers_without_lease(self) -> set[str]:
+        return relay.workers_without_lease(self.database)
+
+    def fold_totals(self) -> None:
+        relay.fold_totals(self.database)
+
+    def beat(self, name: str, holder: str) -> bool:
+        return leases.beat(self.database, name, holder)
+
+    def take_lease(self, name: str, holder: str, *, instead_of: tuple[str, int] | None) -> bool:
+        return leases.take_lease(self.database, name, holder, instead_of=instead_of)
+
+    def leases(self) -> dict[str, tuple[str, int]]:
+        return leases.leases(self.database)
+
+    def drop_lease(self, name: str, holder: str) -> None:
+        leases.drop_lease(self.database, name, holder)

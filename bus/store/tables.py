@@ -1,0 +1,298 @@
+"""The tables, as SQLAlchemy Core declares them; bus/store/migrations makes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime in UTC: timestamptz on PostgreSQL, sortable text with microseconds on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(DateTime(timezone=True))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value}: an instant needs a zone")
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None or isinstance(value, datetime):
+            return value.astimezone(UTC) if value else None
+        return datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+class Bytewise(TypeDecorator[str]):
+    """Text compared byte by byte on every database, so that everybody sorts lanes alike."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Text(collation="C") if dialect.name == "postgresql" else Text())
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _row_id() -> Column[int]:
+    return Column("id", _Id, Identity(), primary_key=True)
+
+
+message = Table(
+    "message",
+    metadata,
+    _row_id(),
+    Column("message_id", Text, nullable=False),
+    Column("system", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("site", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("correlation_id", Text, nullable=False),
+    Column("causation_id", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("time", Instant),
+    Column("sequence", BigInteger),
+    Column("business_date", Date),
+    Column("dataschema", Text, nullable=False),
+    Column("traceparent", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("accepted_at", Instant, nullable=False),
+    Column("parent", BigInteger),  # the delivery whose transform made it; null: received
+    Column("planned", Integer, nullable=False),  # deliveries planned for it
+    Column("entering", Integer, nullable=False),  # of these, to=BUS and not ended
+    sqlite_autoincrement=True,
+)
+Index("ix_message_accepted", message.c.accepted_at)
+Index("ix_message_subject", message.c.subject, message.c.id)
+Index("ix_message_correlation", message.c.correlation_id)
+Index("ix_message_type", message.c.type, message.c.id)
+Index("ix_message_system", message.c.system, message.c.id)
+Index("ix_message_message_id", message.c.message_id)
+Index("ix_message_parent", message.c.parent, postgresql_where=message.c.parent.is_not(None), sqlite_where=message.c.parent.is_not(None))
+
+message_key = Table(
+    "message_key",
+    metadata,
+    Column("system", Bytewise, primary_key=True),
+    Column("message_id", Bytewise, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+search_value = Table(
+    "search_value",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("message", _Id, ForeignKey("message.id"), primary_key=True),
+)
+
+receipt = Table(
+    "receipt",
+    metadata,
+    _row_id(),
+    Column("at", Instant, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("routing_key", Text, nullable=False),
+    Column("properties", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("system", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("ix_receipt_kind", receipt.c.kind, receipt.c.id)
+
+lane = Table(
+    "lane",
+    metadata,
+    _row_id(),
+    Column("destination", Bytewise, nullable=False),
+    Column("key", Bytewise, nullable=False),
+    Column("tail", BigInteger, nullable=False),
+    UniqueConstraint("destination", "key"),
+    sqlite_autoincrement=True,
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    _row_id(),
+    Column("message", _Id, ForeignKey("message.id"), nullable=False),
+    Column("route", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("lane", _Id, ForeignKey("lane.id")),
+    Column("place", BigInteger, nullable=False),
+    Column("part", Integer, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("stands", Boolean, nullable=False),
+    Column("blocks", Boolean, nullable=False),
+    Column("worker", Text, nullable=False, server_default=""),
+    Column("token", Text, nullable=False, server_default=""),
+    Column("due_at", Instant),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("deaths", Integer, nullable=False, server_default="0"),
+    Column("trips", Integer, nullable=False, server_default="0"),
+    Column("tries", Integer, nullable=False, server_default="0"),  # as a trial of a tripped endpoint
+    Column("replay", Integer, nullable=False, server_default="0"),
+    Column("key", Text, nullable=False),
+    Column("produced", Integer),  # messages its transform made; null: none were to be made
+    Column("cause", Text, nullable=False, server_default=""),
+    Column("detail", Text, nullable=False, server_default=""),
+    Column("document", Text, nullable=False, server_default=""),
+    Column("created_at", Instant, nullable=False),
+    Column("changed_at", Instant, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def _partial(name: str, where: str, *columns: Any) -> None:
+    Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
+
+
+Index("ix_delivery_message", delivery.c.message)
+_partial("ix_delivery_standing", "stands", delivery.c.lane, delivery.c.place, delivery.c.part)
+_partial("ix_delivery_ready", "state = 'READY'", delivery.c.queue, delivery.c.id)
+_partial("ix_delivery_due", "state = 'RETRYING'", delivery.c.due_at)
+_partial("ix_delivery_doubt", "state = 'IN_DOUBT'", delivery.c.queue, delivery.c.due_at)
+_partial("ix_delivery_held", "state IN ('CLAIMED', 'SENDING')", delivery.c.worker)
+_partial("ix_delivery_running", "state IN ('CLAIMED', 'SENDING')", delivery.c.lane)
+_partial("ix_delivery_dead", "state = 'DEAD'", delivery.c.id)
+_partial("ix_delivery_document", "document <> ''", delivery.c.document)
+
+output = Table(
+    "output",
+    metadata,
+    Column("delivery", _Id, ForeignKey("delivery.id"), primary_key=True, autoincrement=False),
+    Column("type", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("digest", Text, nullable=False),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    _row_id(),
+    Column("delivery", _Id, ForeignKey("delivery.id"), nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("began_at", Instant, nullable=False),
+    Column("ended_at", Instant, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("sent", LargeBinary, nullable=False),
+    Column("received", LargeBinary, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("digests", Text, nullable=False),
+    Column("late", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("ix_attempt_delivery", attempt.c.delivery)
+_partial("ix_attempt_document", "document <> ''", attempt.c.document)
+
+endpoint = Table(
+    "endpoint",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("check_at", Instant),
+    Column("checks", Integer, nullable=False),
+    Column("actor", Text, nullable=False),
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    _row_id(),
+    Column("at", Instant, nullable=False),
+    Column("login", Text, nullable=False, server_default=""),  # PostgreSQL: stamped by a trigger
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("delivery", BigInteger),
+    Column("message", BigInteger),
+    Column("endpoint", Text, nullable=False, server_default=""),
+    Column("old", Text, nullable=False),
+    Column("new", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("ix_journal_delivery", journal.c.delivery)
+
+opening = Table(
+    "opening",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("beat_at", Instant, nullable=False),
+)
+
+total = Table(
+    "total",
+    metadata,
+    _row_id(),
+    Column("measure", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
