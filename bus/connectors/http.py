@@ -1,0 +1,235 @@
+"""HTTP/1.1 towards one configured target: pooled, bounded in time and size, no redirects, TLS verified."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpcore
+import httpx
+
+from bus.connectors.http_credentials import Authorization, Credentials, read_credentials
+from bus.connectors.http_network import Deadline, GuardedTransport, Progress, following, is_link_local
+from bus.connectors.http_outcome import Reply, failure_of, flaw_of
+from bus.connectors.http_record import answer_record, request_record
+from bus.connectors.options import Options, SecretSource
+from bus.errors import ConfigurationError, EndpointDown, Exchange, OutcomeUnknown
+from bus.model.system import Endpoint
+
+ANSWER_LIMIT = 1024 * 1024
+"""Bytes of an answer's body that are read; a longer one is unreadable."""
+CONNECT_TIMEOUT = timedelta(seconds=5)
+KEEP_ALIVE = timedelta(seconds=1)
+"""How long an idle connection is used again.
+
+httpcore drops an idle connection that is readable, that is, one whose end has arrived already. What remains is a
+target closing it while our request is under way, which looks like an answer that was lost. Servers close idle
+connections after 2 s (gunicorn), 5 s (Node, Apache, uvicorn) or more; staying below the shortest keeps us out of
+that race, and a batch still goes over one connection.
+"""
+
+
+class HttpConnector:
+    """Calls one target for the adapters of one endpoint; safe to use from many threads."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: timedelta,
+        credentials: Credentials,
+        connections: int,
+        connect_timeout: timedelta = CONNECT_TIMEOUT,
+        keep_alive: timedelta = KEEP_ALIVE,
+        ca_file: str = "",
+    ) -> None:
+        """`ca_file`: PEM of the only authorities to trust; empty: the system's.
+
+        Raises:
+            ConfigurationError: the address is no absolute http(s) URL, bears a login or is link-local, or the
+                ca_file cannot be read.
+        """
+        self._address = _checked_address(address)
+        self._timeout = timeout
+        self._credentials = credentials
+        self._connect_timeout = connect_timeout.total_seconds()
+        self._client = httpx.Client(
+            transport=GuardedTransport(connections=connections, keep_alive=keep_alive, tls=_tls(ca_file)),
+            # Compressed answers could grow beyond every limit after they were measured.
+            headers={"accept-encoding": "identity", "user-agent": "plantbus"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    @property
+    def path(self) -> str:
+        """The address's own path with its query, at least `/`."""
+        return self._address.raw_path.decode()
+
+    def deadline(self) -> Deadline:
+        """The end of an exchange that begins now."""
+        return Deadline.after(self._timeout)
+
+    def post(self, path: str, body: bytes, *, headers: Mapping[str, str], deadline: Deadline) -> Reply:
+        """Send a body; any status is a Reply. `path` is absolute and may have a query.
+
+        A 401 or 403 is answered once with a freshly resolved secret, if that differs.
+
+        Raises:
+            EndpointDown, TransientFailure: nothing was sent.
+            PermanentFailure: the request cannot be written as HTTP; nothing was sent.
+            OutcomeUnknown: it may have happened.
+        """
+        return self._call("POST", path, body=body, headers=headers, deadline=deadline)
+
+    def get(self, path: str, *, headers: Mapping[str, str], deadline: Deadline) -> Reply:
+        """Ask; any status whose body was read to its end is a Reply. Asking changes nothing at the target.
+
+        Raises:
+            EndpointDown, TransientFailure: there was no answer, or not to its end.
+        """
+        try:
+            reply = self._call("GET", path, body=b"", headers=headers, deadline=deadline)
+        except OutcomeUnknown as error:
+            raise EndpointDown("endpoint.no-answer", f"{path}: {error}", exchange=error.exchange) from error
+        if reply.flaw:
+            raise EndpointDown("endpoint.no-answer", f"{path}: {reply.flaw_detail}", exchange=reply.exchange)
+        return reply
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> Reply:
+        request = self._client.build_request(
+            method, self._address.join(path), content=body, headers=[*_encoded(headers)]
+        )
+        authorization = self._authorization()
+        reply = self._exchange(request, authorization, deadline)
+        if reply.status in (401, 403):
+            fresh = self._renewed(authorization)
+            if fresh is not None:
+                return self._exchange(request, fresh, deadline)
+        return reply
+
+    def _exchange(self, request: httpx.Request, authorization: Authorization, deadline: Deadline) -> Reply:
+        if authorization.header:
+            request.headers["authorization"] = authorization.header
+        progress = Progress(deadline, self._connect_timeout)
+        try:
+            return self._attempt(request, authorization, progress)
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            if progress.written or progress.connected_anew or isinstance(error, httpcore.LocalProtocolError):
+                raise _translated(error, request, progress) from error
+        except (httpcore.TimeoutException, UnicodeError) as error:
+            raise _translated(error, request, progress) from error
+        # The pooled connection had died while idle and took not one byte of the request.
+        progress = Progress(deadline, self._connect_timeout)
+        try:
+            return self._attempt(request, authorization, progress)
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+            raise _translated(error, request, progress) from error
+
+    def _attempt(self, request: httpx.Request, authorization: Authorization, progress: Progress) -> Reply:
+        with following(progress):
+            response = self._client.send(request, stream=True)
+            try:
+                return _read_reply(request, response, authorization, progress)
+            finally:
+                response.close()
+
+    def _authorization(self) -> Authorization:
+        try:
+            return self._credentials.current()
+        except ConfigurationError as error:
+            raise EndpointDown("endpoint.credentials-missing", str(error)) from error
+
+    def _renewed(self, refused: Authorization) -> Authorization | None:
+        try:
+            return self._credentials.renewed(refused)
+        except ConfigurationError as error:
+            raise EndpointDown("endpoint.credentials-missing", str(error)) from error
+
+
+def http_connector(endpoint: Endpoint, options: Options, *, secret: SecretSource) -> HttpConnector:
+    """The connector of an endpoint, from its options `user` and `password` or `token`, `ca_file`,
+    `connect_timeout` and `keep_alive` (seconds).
+
+    Raises:
+        ConfigurationError: names the endpoint and what is wrong with it.
+    """
+    try:
+        return HttpConnector(
+            endpoint.address,
+            timeout=endpoint.timeout,
+            credentials=read_credentials(options, secret=secret),
+            connections=endpoint.concurrency,
+            connect_timeout=options.seconds("connect_timeout", CONNECT_TIMEOUT),
+            keep_alive=options.seconds("keep_alive", KEEP_ALIVE),
+            ca_file=options.text("ca_file"),
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(f"endpoint {endpoint.name!r}: {error}") from error
+
+
+def _read_reply(
+    request: httpx.Request, response: httpx.Response, authorization: Authorization, progress: Progress
+) -> Reply:
+    """Read the body as far as it comes: what the status says holds even where the rest is lost."""
+    body, flaw, flaw_detail = bytearray(), "", ""
+    try:
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > ANSWER_LIMIT:
+                flaw, flaw_detail = "outcome.unreadable-answer", f"the answer is longer than {ANSWER_LIMIT} bytes"
+                break
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+        flaw, flaw_detail = flaw_of(error, progress), str(error)
+    if not flaw and response.headers.get("content-encoding", "identity") != "identity":
+        flaw, flaw_detail = "outcome.unreadable-answer", "the answer is compressed although we asked for none of it"
+    read = bytes(body[:ANSWER_LIMIT])
+    return Reply(
+        status=response.status_code,
+        reason=response.reason_phrase,
+        headers=response.headers,
+        body=read,
+        exchange=Exchange(
+            sent=request_record(request), received=answer_record(response, read, secrets=authorization.spellings)
+        ),
+        flaw=flaw,
+        flaw_detail=flaw_detail,
+    )
+
+
+def _translated(error: Exception, request: httpx.Request, progress: Progress) -> Exception:
+    sent = request_record(request) if progress.written else b""
+    return failure_of(error, progress, exchange=Exchange(sent=sent))
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    # UTF-8 where a value is not ASCII; h11 refuses control characters before anything is sent.
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def _checked_address(address: str) -> httpx.URL:
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"address {address!r} is no URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host or url.fragment:
+        raise ConfigurationError(f"address {address!r}: expected http://host[:port]/path or https://…")
+    if url.userinfo:
+        # The address stands in listings and logs; this text must not repeat what it bears.
+        raise ConfigurationError(f"the address at {url.host} bears a login; use the options user and password")
+    if is_link_local(url.host):
+        raise ConfigurationError(f"address {address!r} is link-local; the bus does not call such targets")
+    return url
+
+
+def _tls(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise ConfigurationError(f"option ca_file {ca_file!r} holds no readable certificates: {error}") from error

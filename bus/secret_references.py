@@ -1,0 +1,58 @@
+"""Resolve secret references: `env:NAME` from the environment, `file:path` from a file only its owner can read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from bus.errors import ConfigurationError
+from bus.model.secret import Secret
+
+
+def resolve_secret(reference: str, *, root: Path) -> Secret:
+    """Read the secret now; called again after a refusal, so that a rotated one is found.
+
+    `file:` paths are relative to `root`, the project's folder, unless absolute. One trailing newline is cut off.
+
+    Raises:
+        ConfigurationError: the reference cannot be read; the text names the reference, never a value.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "env" and name:
+        return Secret(reference, _from_environment(name))
+    if kind == "file" and name:
+        return Secret(reference, _from_file(root / name, reference))
+    # The text found may be the secret itself, written where its reference belongs.
+    raise ConfigurationError("found a secret that is no reference: write env:NAME or file:path instead of its value")
+
+
+def _from_environment(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        found = "is empty" if name in os.environ else "is not set"
+        raise ConfigurationError(f"secret env:{name}: the variable {found}; export {name} before starting the bus")
+    return value
+
+
+def _from_file(path: Path, reference: str) -> str:
+    try:
+        # Checked on the open file: a path could be exchanged between the check and the read.
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & stat.S_IROTH:
+                raise ConfigurationError(
+                    f"secret {reference}: {path} can be read by everybody (mode {stat.S_IMODE(mode):04o}); "
+                    f"type: chmod 600 {path}"
+                )
+            raw = file.read()
+    except OSError as error:
+        raise ConfigurationError(f"secret {reference}: {path} cannot be read: {error.strerror}") from error
+    try:
+        value = raw.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        # Without a cause: its text would quote the bytes of the secret.
+        raise ConfigurationError(f"secret {reference}: {path} is not UTF-8 text") from None
+    if not value:
+        raise ConfigurationError(f"secret {reference}: {path} is empty; write the secret into it")
+    return value

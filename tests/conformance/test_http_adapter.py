@@ -1,0 +1,138 @@
+"""The adapter `http` against the conformance suite, and what its options do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from bus.connectors.http_adapter import HttpAdapter, http_adapter
+from bus.errors import ConfigurationError, DeliveryFailure, OutcomeUnknown, PermanentFailure, TransientFailure
+from bus.ports import Adapter, Checking, Parcel
+from tests.conformance.adapters import KEY, HttpAdapterConformance, SecretShelf, a_message, an_endpoint
+from tests.conformance.scripted_server import Answer, ScriptedServer
+
+
+class TestHttpAdapterWithBasicLogin(HttpAdapterConformance):
+    accepted = Answer(200, b'{"order": "4711", "jobId": "J-1", "status": "FREIGEGEBEN"}')
+    document = "J-1"
+    unreadable_bodies = (b"", b"<ok/>", b'{"job": 1}', b'{"jobId": ""}', b'{"jobId": {}}', b'{"jobId"', b"[" * 100_000)
+    sends_key = True
+
+    def make(self, address: str, *, secret: SecretShelf, options: Mapping[str, object]) -> Adapter:
+        login = {"user": "bus", "password": "env:X", "check": "/health", "document": "jobId"}
+        words = {"error_code": "error.code", "error_text": "error.text", "remembers_keys": True}
+        return http_adapter(an_endpoint(address, adapter="http", options={**login, **words, **options}), secret=secret)
+
+    def refusal(self, status: int, *, code: str, text: str) -> Answer:
+        return Answer(status, f'{{"error": {{"code": "{code}", "text": "{text}"}}}}'.encode())
+
+
+class TestHttpAdapterWithToken(HttpAdapterConformance):
+    accepted = Answer(202, b"", {"Location": "/jobs/17"})
+    document = "/jobs/17"
+    unreadable_bodies = (b"",)
+    sends_key = True
+
+    def make(self, address: str, *, secret: SecretShelf, options: Mapping[str, object]) -> Adapter:
+        fixed = {"token": "env:X", "check": "/health", "document_header": "Location"}
+        return http_adapter(an_endpoint(address, adapter="http", options={**fixed, **options}), secret=secret)
+
+    def test_a_cut_in_the_middle_of_a_2xx_leaves_the_outcome_unknown(
+        self, server: ScriptedServer, adapter: Adapter
+    ) -> None:
+        server.play("POST", Answer(202, b"", {"Content-Length": "10", "Location": "/jobs/17"}, then_close=True))
+
+        assert isinstance(self.failure(adapter), OutcomeUnknown)
+
+
+def outcome(answer: Answer, **options: object) -> str | DeliveryFailure:
+    """The document number, or the failure, of one parcel sent with these options."""
+    with ScriptedServer() as server:
+        server.play("POST", answer)
+        adapter = http_adapter(an_endpoint(server.url, adapter="http", options=options), secret=SecretShelf())
+        try:
+            return adapter.send(Parcel(message=a_message(), key=KEY)).document
+        except DeliveryFailure as error:
+            return error
+        finally:
+            adapter.close()
+
+
+def test_without_a_document_option_any_2xx_is_enough() -> None:
+    assert outcome(Answer(204)) == ""
+
+
+def test_a_number_of_a_document_may_be_a_json_number() -> None:
+    assert outcome(Answer(200, b'{"d": {"id": 17}}'), document="d.id") == "17"
+
+
+def test_a_status_the_adapter_lists_is_tried_again() -> None:
+    failure = outcome(Answer(409, b"order is open in an editor"), transient=[409])
+
+    assert isinstance(failure, TransientFailure)
+    assert failure.cause == "target.409"
+
+
+def test_a_compressed_answer_is_not_unpacked() -> None:
+    failure = outcome(Answer(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}), document="id")
+
+    assert isinstance(failure, OutcomeUnknown)
+
+
+def test_a_content_type_that_would_end_the_header_is_final_and_nothing_is_sent() -> None:
+    with ScriptedServer() as server:
+        adapter = http_adapter(an_endpoint(server.url, adapter="http", options={}), secret=SecretShelf())
+
+        with pytest.raises(PermanentFailure) as caught:
+            adapter.send(Parcel(message=a_message(content_type="text/plain\r\nX-Evil: 1"), key=KEY))
+
+        adapter.close()
+        assert caught.value.cause == "request.invalid"
+        assert server.requests == []
+
+
+def test_an_endpoint_with_nothing_to_ask_does_not_claim_to_check() -> None:
+    adapter = http_adapter(an_endpoint("http://127.0.0.1", adapter="http", options={}), secret=SecretShelf())
+
+    assert isinstance(adapter, HttpAdapter)
+    assert not isinstance(adapter, Checking)
+    assert not adapter.remembers_keys
+    adapter.close()
+
+
+def test_the_path_and_query_of_the_address_are_posted_to() -> None:
+    with ScriptedServer() as server:
+        server.play("POST", Answer(200))
+        endpoint = an_endpoint(f"{server.url}/b2mml/in?plant=P%20100", adapter="http", options={})
+        adapter = http_adapter(endpoint, secret=SecretShelf())
+
+        adapter.send(Parcel(message=a_message(), key=KEY))
+
+        adapter.close()
+        assert [each.path for each in server.requests] == ["/b2mml/in?plant=P%20100"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"user": "bus"},
+        {"password": "env:X"},
+        {"user": "bus", "password": "env:X", "token": "env:Y"},
+        {"transient": [200]},
+        {"transient": "409"},
+        {"remembers_keys": "yes"},
+        {"keep_alive": -1},
+        {"ca_file": "/does/not/exist.pem"},
+        {"document": "id", "document_header": "Location"},
+    ],
+)
+def test_options_that_make_no_sense_are_refused_as_configuration(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="target"):
+        http_adapter(an_endpoint("http://127.0.0.1", adapter="http", options=options), secret=SecretShelf())
+
+
+@pytest.mark.parametrize("address", ["", "mes.example", "ftp://mes.example/", "http://", "/orders"])
+def test_an_address_that_is_no_http_url_is_refused_as_configuration(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="target"):
+        http_adapter(an_endpoint(address, adapter="http", options={}), secret=SecretShelf())
