@@ -6,13 +6,14 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from loguru import logger as log
 
-from bus.errors import ConfigurationError, NotAvailable
+from bus.errors import BusError, ConfigurationError, NotAvailable
 
 _PACKAGE = "rabbitmq-server"
 _DEBIAN_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -39,7 +40,7 @@ def provide_rabbitmq() -> Installation:
     """
     found = find_rabbitmq(os.environ)
     if found is None and _may_install():
-        _install([_PACKAGE])
+        _install(_PACKAGE)
         found = find_rabbitmq(os.environ)
     if found is None:
         raise NotAvailable(_how_to_get_one())
@@ -92,17 +93,17 @@ def _how_to_get_one() -> str:
     )
 
 
-def _install(packages: Sequence[str]) -> None:
-    log.info("installing Debian packages, once: {packages}", packages=" ".join(packages))
+def _install(package: str) -> None:
+    log.info("installing the Debian package {package}, once", package=package)
     with _services_stay_stopped():
-        done = _apt_get("install", "-y", "--no-install-recommends", *packages)
+        done = _apt_get("install", "-y", "--no-install-recommends", package)
         if done.returncode != 0:
             # The lists of a fresh machine are empty or name versions the mirror no longer has.
             _apt_get("update")
-            done = _apt_get("install", "-y", "--no-install-recommends", *packages)
+            done = _apt_get("install", "-y", "--no-install-recommends", package)
     if done.returncode != 0:
         last_lines = "\n".join(f"  {line}" for line in done.stdout.splitlines()[-5:])
-        raise NotAvailable(f"apt-get could not install {' '.join(packages)}:\n{last_lines}\n{_how_to_get_one()}")
+        raise NotAvailable(f"apt-get could not install {package}:\n{last_lines}\n{_how_to_get_one()}")
 
 
 def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -136,4 +137,7 @@ def _services_stay_stopped() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    provide_rabbitmq()
+    try:
+        provide_rabbitmq()
+    except BusError as error:
+        sys.exit(str(error))

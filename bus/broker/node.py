@@ -221,9 +221,11 @@ class PrivateNode:
             time.sleep(_LOOK_AGAIN)
 
     def _boot_failure(self, what: str) -> str:
-        last_lines = [line for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
-        shown = "\n".join(f"  {line}" for line in last_lines[-_LOG_LINES:])
-        return f"RabbitMQ {what} while booting in {self.folder}. The end of {self.log_path}:\n{shown}"
+        lines = [line for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
+        # RabbitMQ says why in a block of its own, and then goes on about what it stops.
+        begin = max((at for at, line in enumerate(lines) if "BOOT FAILED" in line), default=len(lines) - _LOG_LINES)
+        shown = "\n".join(f"  {line}" for line in lines[max(begin, 0) :][:_LOG_LINES])
+        return f"RabbitMQ {what} while booting in {self.folder}. From {self.log_path}:\n{shown}"
 
     def _stop_node(self) -> None:
         _end_child(self._node)

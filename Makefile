@@ -1,0 +1,40 @@
+# Everything a person types: each target sets up what it needs first, and a second run finds it done.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# make demo BROKER=amqp://… MANAGEMENT=http://… KEEP=1; make test ARGS="-k lanes"
+export BROKER MANAGEMENT KEEP
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench rabbitmq
+
+help:  ## what can be typed here
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: BROKER=amqp://… MANAGEMENT=http://… KEEP=1 for demo, ARGS=… for all but check"
+
+demo: $(READY)  ## a plant day on a private RabbitMQ; BROKER and MANAGEMENT name another one, KEEP=1 leaves it running
+	@$(PYTHON) -m tests.plant.demo $(ARGS)
+
+test: $(READY) rabbitmq  ## all tests, real RabbitMQ and real PostgreSQL included
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: $(READY)  ## format, lint, types, import rules and the tests that need no services
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@$(VENV)/bin/lint-imports
+	@$(PYTHON) -m pytest -q tests/unit tests/properties
+
+bench: $(READY) rabbitmq  ## measurements
+	@$(PYTHON) -m pytest -s tests/benchmarks $(ARGS)
+
+# Installed before the tests, so that no test's time limit pays for it. Where it cannot be had they say so themselves.
+rabbitmq: $(READY)
+	@test -n "$$PLANTBUS_TEST_BROKER" || $(PYTHON) -m bus.broker.installation || true
+
+$(READY): pyproject.toml constraints.txt
+	@.ci/venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
