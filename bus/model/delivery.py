@@ -123,6 +123,8 @@ class Outcome:
     due_in: timedelta | None = None
     spends_attempt: bool = True
     trips_endpoint: bool = False
+    blames: bool = False
+    """It counts as this delivery's own trip: others pass."""
     document: str = ""
     """The target's own number of what it booked."""
 
@@ -137,17 +139,31 @@ def release() -> Outcome:
 
 
 def fail(
-    error: DeliveryFailure, *, attempts: int, trips: int, policy: RetryPolicy, remembers_keys: bool, jitter: float
+    error: DeliveryFailure,
+    *,
+    attempts: int,
+    trips: int,
+    others_pass: bool,
+    policy: RetryPolicy,
+    remembers_keys: bool,
+    jitter: float,
 ) -> Outcome:
-    """What a failure makes of a delivery; `attempts` includes the one that failed, `trips` the times it tripped before.
+    """What a failure makes of a delivery.
 
-    An unknown outcome is retried where the endpoint remembers idempotency keys and doubted everywhere else.
+    `attempts` includes the one that failed; `trips` are the times it tripped before an endpoint that others pass,
+    `others_pass` whether others passed since the last trip: while nobody passes, nobody is to blame and a refused
+    login kills nothing. An unknown outcome is retried where the endpoint remembers idempotency keys, else doubted.
     """
     cause, detail = error.cause, error.detail
     if isinstance(error, EndpointDown):
-        if trips < MAX_TRIPS:
+        if not others_pass or trips < MAX_TRIPS:
             return Outcome(
-                event=Event.RELEASE, cause=cause, detail=detail, spends_attempt=False, trips_endpoint=True
+                event=Event.RELEASE,
+                cause=cause,
+                detail=detail,
+                spends_attempt=False,
+                trips_endpoint=True,
+                blames=others_pass,
             )
         return _retry(cause, detail, attempts, policy, jitter)
     if isinstance(error, OutcomeUnknown) and not remembers_keys:

@@ -31,12 +31,16 @@ PROBES = 16
 """Doubts probed in one go."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Window:
     """An endpoint with its adapter, as one worker process serves it."""
 
     endpoint: Endpoint
     adapter: Adapter
+    passed: bool = False
+    """Whether something was delivered since the last trip."""
+    flaps: int = 0
+    """Trips in a row with nothing delivered between them: a check that passes proves little then."""
 
 
 def send(window: Window, *, shift: Shift) -> bool:
@@ -85,6 +89,7 @@ def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, De
     try:
         answer = adapter.send(parcel_of(claimed))
         outcome, exchange = succeed(answer.document), answer.exchange
+        window.passed, window.flaps = True, 0
     except DeliveryFailure as error:
         failure = error
     except Exception as error:  # noqa: BLE001  # the delivery records it; whether it was sent nobody knows
@@ -95,6 +100,7 @@ def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, De
             failure,
             attempts=claimed.attempts + 1,
             trips=claimed.trips,
+            others_pass=window.passed,
             policy=shift.policy_of(claimed),
             remembers_keys=adapter.remembers_keys,
             jitter=shift.jitter(),
@@ -124,14 +130,18 @@ def parcel_of(claimed: Claimed) -> Parcel:
 
 def _trip(window: Window, failure: DeliveryFailure, shift: Shift) -> None:
     name = window.endpoint.name
+    pause = _pause(window.flaps, shift)
+    window.flaps, window.passed = (0 if window.passed else window.flaps + 1), False
     tripped = until_stored(
-        lambda: shift.store.trip(
-            name, cause=failure.cause, detail=failure.detail, check_in=FIRST_CHECK, actor=shift.actor
-        ),
+        lambda: shift.store.trip(name, cause=failure.cause, detail=failure.detail, check_in=pause, actor=shift.actor),
         shift.stop,
     )
     if tripped:
         shift.telemetry.event("endpoint tripped", endpoint=name, cause=failure.cause, detail=failure.detail)
+
+
+def _pause(failures: int, shift: Shift) -> timedelta:
+    return min(FIRST_CHECK * 2 ** min(failures, 10), LONGEST_CHECK) * (0.75 + shift.jitter() / 2)
 
 
 def _is_open(window: Window, shift: Shift) -> bool:
@@ -142,8 +152,7 @@ def _is_open(window: Window, shift: Shift) -> bool:
         return True
     if not row.check_is_due:
         return False
-    pause = min(FIRST_CHECK * 2 ** min(row.checks, 10), LONGEST_CHECK)
-    pause *= 0.75 + shift.jitter() / 2
+    pause = _pause(row.checks + window.flaps, shift)
     # Taking the check puts the next one off, so that one thread calls the endpoint and the others do not.
     if not shift.store.put_off_check(name, check_in=max(pause, window.endpoint.timeout)):
         return False
@@ -178,7 +187,7 @@ def _try_endpoint(window: Window, shift: Shift) -> bool:
     down = isinstance(failure, EndpointDown)
     if down and failure is not None:
         # A trial says nothing about this delivery: it does not count as a trip of its own.
-        outcome = replace(ended.settled.outcome, event=Event.RELEASE, trips_endpoint=False, spends_attempt=False, due_in=None)
+        outcome = replace(ended.settled.outcome, event=Event.RELEASE, trips_endpoint=False, blames=False, spends_attempt=False, due_in=None)
         ended = Ended(replace(ended.settled, outcome=outcome))
     shift.settle([ended])
     if down and failure is not None:

@@ -48,6 +48,7 @@ def _transform_one(claimed: Claimed, shift: Shift) -> Ended:
             error,
             attempts=claimed.attempts + 1,
             trips=claimed.trips,
+            others_pass=False,
             policy=shift.policy_of(claimed),
             remembers_keys=True,
             jitter=shift.jitter(),

@@ -367,7 +367,7 @@ class SqlTransaction:
             "stage": str(Stage.SEND if goes_on else claimed.stage),
             "queue": s.queue if goes_on else claimed.queue,
             "attempts": 0 if goes_on else claimed.attempts + (1 if outcome.spends_attempt else 0),
-            "trips": claimed.trips + (1 if outcome.trips_endpoint else 0),
+            "trips": claimed.trips + (1 if outcome.blames else 0),
             "deaths": claimed.deaths,
             "due_at": due,
             "cause": outcome.cause,

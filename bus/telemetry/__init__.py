@@ -1,0 +1,1 @@
+"""Telemetry: what the bus says about itself while it works."""

@@ -1,0 +1,62 @@
+"""Logs with loguru: one event per change of state, ids as fields, no bodies; for a console or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+_WARNINGS = ("dead", "kill", "doubt", "trip", "away", "invalid", "refused", "conflict", "failed", "buried", "late", "not put")
+
+
+class LogTelemetry:
+    """The port Telemetry over loguru; `process` names the process in every line."""
+
+    def __init__(self, process: str) -> None:
+        self._log = logger.bind(process=process)
+
+    def event(self, name: str, **fields: object) -> None:
+        level = "WARNING" if any(word in name for word in _WARNINGS) else "INFO"
+        self._log.bind(**{key: value for key, value in fields.items() if value not in ("", None)}).log(level, name)
+
+
+def configure_logs(*, as_json: bool, level: str = "INFO") -> None:
+    """Log to stderr only; a traceback never shows values of variables (they may hold secrets)."""
+    logger.remove()
+    logger.add(
+        sys.stderr,
+        level=level,
+        format=_json_line if as_json else _console_line,
+        colorize=False if as_json else None,
+        backtrace=False,
+        diagnose=False,
+    )
+
+
+def _console_line(record: Record) -> str:
+    fields = " ".join(f"{key}={_plain(value)}" for key, value in record["extra"].items() if not key.startswith("_"))
+    record["extra"]["_fields"] = fields
+    return "{time:HH:mm:ss.SSS} <level>{level: <7}</level> {message} <dim>{extra[_fields]}</dim>\n{exception}"
+
+
+def _json_line(record: Record) -> str:
+    line: dict[str, Any] = {
+        "time": record["time"].isoformat(),
+        "level": record["level"].name,
+        "event": record["message"],
+        **{key: value for key, value in record["extra"].items() if not key.startswith("_")},
+    }
+    if record["exception"] is not None:
+        line["exception"] = repr(record["exception"].value)
+    record["extra"]["_json"] = json.dumps(line, default=str, ensure_ascii=False)
+    return "{extra[_json]}\n"
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if " " in text or "\n" in text else text
