@@ -20,7 +20,7 @@ ENGINE = "bus"
 """The engine's own user."""
 
 NEVER = 1_000_000_000
-"""A delivery limit that never fires. RabbitMQ 4 sets 20 where none is given; -1 for none is refused by 3.10."""
+"""A delivery limit that never fires. Without one RabbitMQ 4 takes 20; -1 is no limit for 4, but one try for 3.10."""
 
 _NOTHING = "^$"
 _EVERYTHING = ".*"
@@ -80,6 +80,7 @@ class Topology:
     queues: tuple[Queue, ...]
     bindings: tuple[Binding, ...]
     users: tuple[User, ...]
+    """The engine's own first, then those of the systems."""
 
     def queue(self, name: str) -> Queue:
         """A queue by name; KeyError where the topology has none."""
@@ -100,6 +101,7 @@ def plan_topology(
     endpoints: Iterable[Endpoint],
     contracts: Contracts,
     partitions: Mapping[MessageClass, int] = MappingProxyType({}),
+    engine: str = ENGINE,
     engine_password: str = "",
 ) -> Topology:
     """The topology of a project; `partitions` per class (1 where none is given) are fixed when the queues are created.
@@ -131,21 +133,21 @@ def plan_topology(
         exchanges=tuple(exchanges),
         queues=tuple(queues),
         bindings=tuple(bindings),
-        users=(_engine(engine_password), *_users(systems)),
+        users=(_engine(engine, engine_password), *_users(systems, engine)),
     )
 
 
 # --- users and rights ------------------------------------------------------------------------------------------------
 
 
-def _engine(password: str) -> User:
+def _engine(name: str, password: str) -> User:
     topics = dict.fromkeys((IN, OUT), (_EVERYTHING, _EVERYTHING))
-    return User(ENGINE, _EVERYTHING, _EVERYTHING, _EVERYTHING, topics, password)
+    return User(name, _EVERYTHING, _EVERYTHING, _EVERYTHING, topics, password)
 
 
-def _users(systems: Iterable[System]) -> Iterable[User]:
+def _users(systems: Iterable[System], engine: str) -> Iterable[User]:
     by_name = {system.name: system for system in systems}
-    taken: dict[str, str] = {ENGINE: "the bus itself", "guest": "nobody: RabbitMQ's default user is not used"}
+    taken: dict[str, str] = {engine: "the bus itself", "guest": "nobody: RabbitMQ's default user is not used"}
     for system in sorted(by_name.values(), key=lambda system: system.user):
         if not system.user:
             continue

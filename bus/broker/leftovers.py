@@ -1,0 +1,64 @@
+"""Reads what the broker put aside: messages no queue took, and dead letters; each is recorded, none is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loguru import logger as log
+
+from bus.broker.consumer import Consumer
+from bus.broker.router import run_router
+from bus.model.envelope import EXCHANGE, Envelope
+from bus.ports import Receipt, ReceiptKind
+
+Record = Callable[[Sequence[Receipt]], None]
+"""Keeps receipts; returns after the commit. May raise StoreUnavailable: they are offered again."""
+
+
+def run_dead_letters(consumer: Consumer, record: Record, stop: threading.Event) -> None:
+    """Record the dead letters of the bus's own queues as receipts, until `stop` is set.
+
+    `bus.unrouted` needs no reader of its own: give its queue to `run_router` with the same `receive`, which records an
+    unknown type with the known ones, and takes a type whose binding was not declared yet.
+    """
+
+    def receive(batch: Sequence[Envelope]) -> None:
+        receipts = [receipt_of_dead_letter(envelope) for envelope in batch if not _is_hint(envelope)]
+        if receipts:
+            record(receipts)
+
+    run_router(consumer, receive, stop)
+
+
+def receipt_of_dead_letter(envelope: Envelope) -> Receipt:
+    """INVALID(dead-lettered.<reason>), raw, with the queue it died in first; the reason is RabbitMQ's own word."""
+    death = _first_death(envelope)
+    reason = str(death.get("reason", "unknown"))
+    return Receipt(
+        kind=ReceiptKind.INVALID,
+        cause=f"dead-lettered.{reason}",
+        detail=f"RabbitMQ dead-lettered it from queue {death.get('queue', 'unknown')}",
+        routing_key=envelope.routing_key,
+        properties={**envelope.properties, "headers": dict(envelope.headers)},
+        body=envelope.body,
+        message_id=str(envelope.properties.get("message_id", "")),
+        system=str(envelope.properties.get("app_id", "")),
+        type=str(envelope.properties.get("type", "")),
+    )
+
+
+def _is_hint(envelope: Envelope) -> bool:
+    """A dead hint is no message: the store knows the work, and the relay sends another hint."""
+    queue = str(_first_death(envelope).get("queue", ""))
+    if not queue or queue.startswith(EXCHANGE):
+        return False
+    log.warning("hint dead-lettered", queue=queue)
+    return True
+
+
+def _first_death(envelope: Envelope) -> Mapping[str, Any]:
+    deaths = envelope.headers.get("x-death")
+    first = deaths[-1] if isinstance(deaths, list) and deaths else {}
+    return first if isinstance(first, Mapping) else {}

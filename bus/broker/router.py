@@ -1,0 +1,68 @@
+"""The router: reads a queue, has each batch received, and acknowledges it only then."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from loguru import logger as log
+
+from bus.broker.consumer import Consumer
+from bus.errors import StoreUnavailable
+from bus.model.envelope import Envelope
+
+BATCH = 256
+BATCH_BYTES = 4 * 1024 * 1024
+
+_WAIT = timedelta(seconds=1)
+_FIRST_PAUSE = 0.2  # seconds
+_LONGEST_PAUSE = 15.0  # seconds
+_TICK = 1.0  # seconds
+
+Receive = Callable[[Sequence[Envelope]], None]
+"""Keeps a batch; returns after its commit. Safe to call twice with the same messages."""
+
+
+def run_router(
+    consumer: Consumer, receive: Receive, stop: threading.Event, *, limit: int = BATCH, max_bytes: int = BATCH_BYTES
+) -> None:
+    """Receive batch after batch until `stop` is set, then close the consumer.
+
+    While the store is away nothing is acknowledged and everything waits at the broker. Every other error of `receive`
+    ends the router with its batch unacknowledged.
+    """
+    try:
+        while not stop.is_set():
+            batch = consumer.next_batch(limit=limit, max_bytes=max_bytes, wait=_WAIT)
+            # Ack last: a crash before this line redelivers, and receive() may see a message twice.
+            if batch and _is_received(batch, consumer, receive, stop):
+                consumer.ack(batch[-1])
+    finally:
+        consumer.close()
+
+
+def _is_received(batch: Sequence[Envelope], consumer: Consumer, receive: Receive, stop: threading.Event) -> bool:
+    """Whether the batch is kept. False: stopped before, or the broker took it back and will send it again."""
+    failures = 0
+    while True:
+        try:
+            receive(batch)
+        except StoreUnavailable as error:
+            failures += 1
+            log.warning("router waits for the store", queue=consumer.queue, cause=str(error), failures=failures)
+        else:
+            if failures:
+                log.info("router found the store again", queue=consumer.queue)
+            return True
+        longest = min(_FIRST_PAUSE * 2.0 ** min(failures, 10), _LONGEST_PAUSE)
+        _pause(longest * random.uniform(0.5, 1), consumer, stop)  # noqa: S311  # jitter, no secret
+        if stop.is_set() or not consumer.holds(batch[-1]):
+            return False
+
+
+def _pause(seconds: float, consumer: Consumer, stop: threading.Event) -> None:
+    while seconds > 0 and not stop.wait(min(seconds, _TICK)):
+        consumer.keep_alive()
+        seconds -= _TICK
