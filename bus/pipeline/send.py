@@ -141,7 +141,8 @@ def _trip(window: Window, failure: DeliveryFailure, shift: Shift) -> None:
 
 
 def _pause(failures: int, shift: Shift) -> timedelta:
-    return min(FIRST_CHECK * 2 ** min(failures, 10), LONGEST_CHECK) * (0.75 + shift.jitter() / 2)
+    doubled: timedelta = FIRST_CHECK * 2 ** min(failures, 10)
+    return min(doubled, LONGEST_CHECK) * (0.75 + shift.jitter() / 2)
 
 
 def _is_open(window: Window, shift: Shift) -> bool:

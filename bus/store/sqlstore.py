@@ -65,7 +65,9 @@ class SqlStore:
         with self.transaction() as transaction:
             if attempt is not None:
                 transaction.add_attempts([attempt])
-            values: dict[str, object] = {"token": ""} | ({"document": document} if document else {})
+            values: dict[str, object] = {"token": ""}
+            if document:
+                values["document"] = document
             return transaction.move([delivery], event, expected=State.IN_DOUBT, actor=actor, **values).queues
 
     def put_off_doubt(self, delivery: int, *, attempt: AttemptRecord | None, again_in: timedelta | None) -> None:

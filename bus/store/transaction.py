@@ -455,8 +455,8 @@ class SqlTransaction:
         lanes: dict[int, LaneKey] = {}
         for part in chunks(sorted(numbers)):
             query = select(d.id, t.lane.c.destination, t.lane.c.key).join(t.lane, t.lane.c.id == d.lane)
-            for row in self._connection.execute(query.where(d.id.in_(part))):
-                lanes[row.id] = LaneKey(row.destination, row.key)
+            for found in self._connection.execute(query.where(d.id.in_(part))):
+                lanes[found.id] = LaneKey(found.destination, found.key)
         # Whoever had left its lane comes back at the tail; places that stay unused do no harm.
         tails = self.lock_lanes(Counter(lanes.values()))
         moved = Moved()

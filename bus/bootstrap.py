@@ -1,0 +1,467 @@
+"""The composition root: the one place where settings, store, broker, workers and adapters are put together."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import secrets
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from bus.broker.consumer import Consumer
+from bus.broker.declare import declare
+from bus.broker.leftovers import run_dead_letters
+from bus.broker.node import PrivateNode
+from bus.broker.passwords import hash_password
+from bus.broker.router import run_router as run_router_loop
+from bus.connectors.amqp import AmqpAdapter
+from bus.connectors.http_adapter import HttpAdapter
+from bus.errors import ConfigurationError, NotAvailable, StoreUnavailable
+from bus.model.contract import MessageClass
+from bus.model.envelope import Envelope
+from bus.model.route import types_of
+from bus.model.secret import Secret
+from bus.model.system import Endpoint
+from bus.model.topology import DEAD, ENGINE, UNROUTED, Topology, definitions, plan_topology, queues_of
+from bus.pipeline.receive import receive
+from bus.pipeline.resume import Heart, Relay
+from bus.pipeline.send import Window, send
+from bus.pipeline.transform import transform
+from bus.pipeline.worker import BUDGET, Shift
+from bus.ports import Adapter, Receipt
+from bus.project import Project
+from bus.secret_references import resolve_secret
+from bus.settings import PRIVATE
+from bus.store import schema
+from bus.store.engine import Database
+from bus.store.sqlstore import SqlStore
+from bus.telemetry.logs import LogTelemetry
+from bus.workers.actors import declare_actors
+from bus.workers.broker import HintBroker
+from bus.workers.hints import DramatiqHints
+from bus.workers.signals import Stop, on_stop_signals
+from bus.workers.supervisor import Child, Supervisor
+from bus.workers.worker import run_worker as run_worker_loop
+
+VHOST = "plantbus"
+"""Name of the vhost on a private node; on another broker the URL names it."""
+
+TRANSFORM_THREADS = 2
+DRAIN = timedelta(seconds=25)
+_CONNECTORS: Mapping[str, Callable[..., Adapter]] = {"http": HttpAdapter, "amqp": AmqpAdapter}
+
+
+def release() -> str:
+    """The version of the bus, as recorded with attempts."""
+    try:
+        return version("plantbus")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def open_database(project: Project) -> Database:
+    """The project's database, whatever state it is in."""
+    return Database(project.settings.store)
+
+
+def open_store(project: Project) -> SqlStore:
+    """The project's store, with this release's tables.
+
+    Raises:
+        NotAvailable: not there, not reachable, or its tables are old; with the command that mends it.
+    """
+    database = open_database(project)
+    schema.require_current(database)
+    return SqlStore(database)
+
+
+def upgrade_store(project: Project) -> SqlStore:
+    """The project's store, its tables made or brought up to date."""
+    database = open_database(project)
+    schema.upgrade(database)
+    return SqlStore(database)
+
+
+# --- the broker ------------------------------------------------------------------------------------------------------
+
+
+def topology_of(project: Project) -> Topology:
+    """What the project needs at the broker."""
+    settings = project.settings
+    return plan_topology(
+        systems=settings.systems.values(),
+        endpoints=settings.endpoints.values(),
+        contracts=project.catalogue.contracts,
+        partitions=settings.partitions,
+        engine_password=settings.password or f"file:.bus/secrets/{ENGINE}",
+    )
+
+
+def broker_url(project: Project) -> str:
+    """The AMQP URL with the engine's login.
+
+    Raises:
+        NotAvailable: the private node does not run.
+        ConfigurationError: the password's reference cannot be read.
+    """
+    settings = project.settings
+    if settings.broker == PRIVATE:
+        return str(_private_node(project)["amqp"])
+    url = _revealed(settings.broker, project)
+    parts = urlsplit(url)
+    if parts.password is None and settings.password:
+        user = parts.username or ENGINE
+        password = quote(resolve_secret(settings.password, root=project.root).reveal(), safe="")
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{password}@{host}"))
+    return url
+
+
+def management_url(project: Project) -> str:
+    """The management API with the login of an administrator; empty where none is configured."""
+    if project.settings.broker == PRIVATE:
+        return ""
+    return _revealed(project.settings.management, project)
+
+
+def _revealed(value: str, project: Project) -> str:
+    """A setting, or what its reference says."""
+    if value.startswith(("env:", "file:")):
+        return resolve_secret(value, root=project.root).reveal()
+    return value
+
+
+def _node_file(project: Project) -> Path:
+    return project.settings.folder / "broker.json"
+
+
+def _private_node(project: Project) -> Mapping[str, object]:
+    try:
+        found = json.loads(_node_file(project).read_text())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not _listens(int(found.get("port", 0))):
+        raise NotAvailable(
+            f"the private broker of {project.root} is not running; start it with `bus run` (or `make demo KEEP=1`), "
+            "or name another broker in bus.toml or BUS_BROKER"
+        )
+    return found
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def ensure_secrets(project: Project) -> None:
+    """Generate the passwords a private node needs and that nobody wrote yet; readable by their owner only."""
+    for user in topology_of(project).users:
+        kind, _, name = user.password.partition(":")
+        path = project.root / name
+        if kind == "file" and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(24))
+
+
+@contextmanager
+def private_node(project: Project) -> Iterator[PrivateNode]:
+    """The project's own RabbitMQ node, with its users, while the block runs."""
+    ensure_secrets(project)
+    topology = topology_of(project)
+    passwords = {user.name: resolve_secret(user.password, root=project.root).reveal() for user in topology.users}
+    hashes = {name: hash_password(password) for name, password in passwords.items()}
+    node = PrivateNode(
+        project.settings.folder / "rabbitmq", definitions=definitions(topology, vhost=VHOST, password_hash=hashes)
+    )
+    with node:
+        url = f"amqp://{ENGINE}:{quote(passwords[ENGINE], safe='')}@127.0.0.1:{node.amqp_port}/{VHOST}"
+        path = _node_file(project)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"amqp": url, "port": node.amqp_port, "pid": node.pid}, file)
+        try:
+            yield node
+        finally:
+            path.unlink(missing_ok=True)
+
+
+# --- hints -----------------------------------------------------------------------------------------------------------
+
+
+def _hint_broker(project: Project, telemetry: LogTelemetry, concurrency: Mapping[str, int]) -> HintBroker:
+    topology = topology_of(project)
+    arguments = {queue.name: queue.arguments for queue in topology.queues if queue.name in project.catalogue.queues}
+    return HintBroker(
+        broker_url(project).split(";"), queue_arguments=arguments, concurrency=concurrency, telemetry=telemetry
+    )
+
+
+def wake_for(project: Project, telemetry: LogTelemetry) -> Callable[[Collection[str]], None]:
+    """What puts hints on queues; it never raises for a broker that is away, the relay heals."""
+    return DramatiqHints(_hint_broker(project, telemetry, {}), telemetry=telemetry).wake
+
+
+# --- adapters --------------------------------------------------------------------------------------------------------
+
+
+def adapter_of(project: Project, endpoint: Endpoint) -> Adapter:
+    """Make the adapter of an endpoint; it does no I/O yet.
+
+    Raises:
+        ConfigurationError: no such adapter, or it does not understand its address or options.
+    """
+    address = endpoint.address
+    options = dict(endpoint.options)
+    if address == "broker":
+        options["url"] = "broker"
+        address = "amqp://broker"
+    elif address.startswith(("env:", "file:")):
+        address = resolve_secret(address, root=project.root).reveal()
+
+    def secret(name: str) -> Secret:
+        reference = str(options[name])
+        if reference == "broker":
+            return Secret(reference, broker_url(project))
+        return resolve_secret(reference, root=project.root)
+
+    return _adapter_class(endpoint)(replace(endpoint, address=address, options=options), secret=secret)
+
+
+def _adapter_class(endpoint: Endpoint) -> Callable[..., Adapter]:
+    if endpoint.adapter in _CONNECTORS:
+        return _CONNECTORS[endpoint.adapter]
+    module_name, colon, class_name = endpoint.adapter.partition(":")
+    if not colon or not module_name.startswith("adapters."):
+        raise ConfigurationError(
+            f"bus.toml [endpoints.{endpoint.name}]: adapter {endpoint.adapter!r} is neither one of "
+            f"{', '.join(_CONNECTORS)} nor adapters.MODULE:CLASS"
+        )
+    try:
+        found: Callable[..., Adapter] = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"bus.toml [endpoints.{endpoint.name}]: adapter {endpoint.adapter!r}: {error}") from error
+    return found
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def _monotonic() -> timedelta:
+    return timedelta(seconds=time.monotonic())
+
+
+def _process_name(role: str) -> str:
+    return f"{role}:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+
+
+def _until_stopped(threads: Sequence[threading.Thread], stop: threading.Event) -> int:
+    """Run the threads until a stop signal; 1 where one of them ended by itself."""
+    asked = Stop()
+    on_stop_signals(asked.ask, end_within=DRAIN)
+    for thread in threads:
+        thread.start()
+    died = False
+    while not asked.wait(timedelta(seconds=0.5)) and not died:
+        died = not all(thread.is_alive() for thread in threads)
+    stop.set()
+    for thread in threads:
+        thread.join(DRAIN.total_seconds())
+    return 1 if died else 0
+
+
+def run_router(project: Project, classes: Sequence[MessageClass] = tuple(MessageClass)) -> int:
+    """Read the inbound queues of these classes (with the events also what the broker put aside) until stopped."""
+    project.require_sound()
+    store = open_store(project)
+    telemetry = LogTelemetry(_process_name("router"))
+    wake = wake_for(project, telemetry)
+    stop = threading.Event()
+    url = broker_url(project)
+
+    def keep(batch: Sequence[Envelope]) -> Collection[str]:
+        return receive(
+            batch,
+            store=store,
+            catalogue=project.catalogue,
+            telemetry=telemetry,
+            max_bytes=project.settings.max_bytes,
+        )
+
+    queues = [q for c in classes for q in queues_of(c, project.settings.partitions[c])]
+    if MessageClass.EVENT in classes:
+        queues.append(UNROUTED)
+    threads = [
+        threading.Thread(
+            target=run_router_loop, args=(Consumer(url, queue, name=f"plantbus {queue}"), keep, wake, stop), name=queue
+        )
+        for queue in queues
+    ]
+    if MessageClass.EVENT in classes:
+        record = partial(_record_dead_letters, store, telemetry)
+        reader = Consumer(url, DEAD, name=f"plantbus {DEAD}")
+        threads.append(threading.Thread(target=run_dead_letters, args=(reader, record, stop), name=DEAD))
+    return _until_stopped(threads, stop)
+
+
+def _record_dead_letters(store: SqlStore, telemetry: LogTelemetry, receipts: Sequence[Receipt]) -> None:
+    with store.transaction() as transaction:
+        transaction.add_receipts(receipts)
+    for receipt in receipts:
+        telemetry.event("message dead-lettered by the broker", cause=receipt.cause, type=receipt.type)
+
+
+def event_endpoints(project: Project) -> set[str]:
+    """Endpoints that get events only: they have workers of their own, so that a flood delays no transaction."""
+    classes: dict[str, set[MessageClass]] = {}
+    for route in project.catalogue.routes:
+        types = types_of(route) or set(project.catalogue.contracts)
+        classes.setdefault(route.to, set()).update(project.catalogue.message_class(name) for name in types)
+    return {name for name in project.settings.endpoints if classes.get(name) == {MessageClass.EVENT}}
+
+
+def queues_of_class(project: Project, message_class: MessageClass) -> list[str]:
+    """The workers' queues of a class: its transforms, and the endpoints it serves."""
+    events = event_endpoints(project)
+    endpoints = [e for e in project.settings.endpoints if (e in events) is (message_class is MessageClass.EVENT)]
+    return [f"transform.{message_class}", *(f"send.{name}" for name in endpoints)]
+
+
+def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
+    """Work on these queues (default: all) until stopped, then drain."""
+    project.require_sound()
+    store = open_store(project)
+    name = _process_name("worker")
+    telemetry = LogTelemetry(name)
+    names = list(queues or project.catalogue.queues)
+    concurrency = {queue: _concurrency(project, queue) for queue in names}
+    broker = _hint_broker(project, telemetry, concurrency)
+    stop = threading.Event()
+    heart = Heart(store=store, name=name, clock=_monotonic)
+    shift = Shift(
+        store=store,
+        catalogue=project.catalogue,
+        telemetry=telemetry,
+        wake=DramatiqHints(broker, telemetry=telemetry).wake,
+        worker=name,
+        release=release(),
+        clock=_monotonic,
+        jitter=random.random,
+        new_token=lambda: uuid.uuid4().hex,
+        stop=stop,
+        still_alive=heart.is_beating,
+    )
+    declare_actors(broker, _work(project, names, shift), telemetry=telemetry)
+    heart.start()
+    beating = threading.Thread(target=heart.run, args=(stop,), name="heart", daemon=True)
+    beating.start()
+    asked = Stop()
+    on_stop_signals(asked.ask, end_within=DRAIN + timedelta(seconds=5))
+    drained = run_worker_loop(broker, stop=asked, telemetry=telemetry, drain_within=DRAIN)
+    stop.set()
+    beating.join()
+    if drained:
+        _leave(heart, telemetry)
+    return 0 if drained else 1
+
+
+def _leave(heart: Heart, telemetry: LogTelemetry) -> None:
+    try:
+        heart.stop()
+    except StoreUnavailable as error:  # the lease lapses by itself
+        telemetry.event("store away", detail=str(error))
+
+
+def _concurrency(project: Project, queue: str) -> int:
+    endpoint = project.settings.endpoints.get(queue.removeprefix("send."))
+    return endpoint.concurrency if endpoint and queue.startswith("send.") else TRANSFORM_THREADS
+
+
+def _work(project: Project, queues: Sequence[str], shift: Shift) -> dict[str, Callable[[], None]]:
+    """What each queue's hint starts: batches until there is none left or the time is up."""
+    steps: dict[str, Callable[[], bool]] = {}
+    for queue in queues:
+        kind, _, name = queue.partition(".")
+        if kind == "transform":
+            steps[queue] = partial(transform, queue, shift=shift)
+        else:
+            endpoint = project.settings.endpoints[name]
+            steps[queue] = partial(send, Window(endpoint, adapter_of(project, endpoint)), shift=shift)
+    return {queue: partial(_work_through, queue, step, shift) for queue, step in steps.items()}
+
+
+def _work_through(queue: str, step: Callable[[], bool], shift: Shift) -> None:
+    until = shift.clock() + BUDGET
+    while step():
+        if shift.stop.is_set():
+            return
+        if shift.clock() > until:
+            shift.wake({queue})
+            return
+
+
+def run_relay(project: Project) -> int:
+    """Resume what is due, unattended or orphaned, until stopped."""
+    project.require_sound()
+    store = open_store(project)
+    name = _process_name("relay")
+    telemetry = LogTelemetry(name)
+    relay = Relay(
+        store=store,
+        wake=wake_for(project, telemetry),
+        queues=project.catalogue.queues,
+        telemetry=telemetry,
+        name=name,
+        clock=_monotonic,
+    )
+    stop = threading.Event()
+    return _until_stopped([threading.Thread(target=relay.run, args=(stop,), name="relay")], stop)
+
+
+def run_all(project: Project) -> int:
+    """Router, workers and relay of both classes, supervised; with a private broker where the project says so."""
+    project.require_sound()
+    telemetry = LogTelemetry("supervisor")
+    upgrade_store(project).close()
+    if project.settings.broker != PRIVATE:
+        return _supervise(project, telemetry)
+    with private_node(project) as node:
+        telemetry.event("broker started", port=node.amqp_port)
+        return _supervise(project, telemetry)
+
+
+def _supervise(project: Project, telemetry: LogTelemetry) -> int:
+    declare(topology_of(project), broker_url(project))
+    supervisor = Supervisor(children_of(project), telemetry=telemetry)
+    on_stop_signals(supervisor.stop, end_within=DRAIN * 2)
+    return 0 if supervisor.run() else 1
+
+
+def children_of(project: Project) -> list[Child]:
+    """The processes of `bus run`."""
+    bus = (sys.executable, "-m", "bus", "--project", str(project.root))
+    children = []
+    for message_class in MessageClass:
+        children.append(Child(name=f"router-{message_class}", argv=(*bus, "router", "--class", str(message_class))))
+        children.append(Child(name=f"worker-{message_class}", argv=(*bus, "worker", "--class", str(message_class))))
+    return [*children, Child(name="relay", argv=(*bus, "relay"))]
