@@ -1,4 +1,4 @@
-"""Predicates as values: they print themselves, explain themselves against a message, and tell the index their equalities."""
+"""Predicates as values: they print themselves, explain themselves, and tell the index their equalities."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class Opaque(Predicate):
         return f"{getattr(self.function, '__qualname__', 'callable')}() (opaque)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operand:
     """A header or field to compare: `field("quantity.value") > 0`."""
 
