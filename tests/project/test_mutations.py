@@ -16,7 +16,7 @@ from tests.project.test_routes import ROUTES
 JSON_TYPES = sorted(name for name, each in contracts().items() if each.content_types == ("application/json",))
 XML_TYPES = sorted(set(contracts()) - set(JSON_TYPES))
 
-oddities = st.sampled_from(
+oddities: st.SearchStrategy[Any] = st.sampled_from(
     [
         *("", " ", "0", "x", "-1", "1e5", "1_0", "NaN", "Infinity", "٣", "X", "true", "\u2028", "a" * 50, "2026-13-01"),
         *("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "2026-03-02", "24:00", "PT99H00M00S", "/Date(9)/"),
