@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from dramatiq import Actor, Broker
 
-from bus.errors import LeaseLost, NotAvailable, StoreConflict
+from bus.errors import NotAvailable, StoreConflict
 from bus.ports import Telemetry
 
 Work = Callable[[], None]
@@ -15,7 +15,7 @@ Work = Callable[[], None]
 def declare_actors(broker: Broker, work: Mapping[str, Work], *, telemetry: Telemetry) -> None:
     """Let each hint on a queue run that queue's work, which claims from the store what there is to do.
 
-    A work that raises NotAvailable, StoreConflict or LeaseLost has its hint spent: what it did not do is still in the
+    A work that raises NotAvailable or StoreConflict has its hint spent: what it did not do is still in the
     store and the relay will hint at it again. Any other error sends the hint to the dead letters.
     """
     for queue, claim_and_do in work.items():
@@ -33,7 +33,7 @@ def _on_hint(queue: str, claim_and_do: Work, telemetry: Telemetry) -> Callable[[
     def work(version: int) -> None:
         try:
             claim_and_do()
-        except (NotAvailable, StoreConflict, LeaseLost) as error:
+        except (NotAvailable, StoreConflict) as error:
             telemetry.event("hint spent", queue=queue, error=str(error))
         except Exception as error:
             telemetry.event("hint failed", queue=queue, error=repr(error))

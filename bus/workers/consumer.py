@@ -37,7 +37,8 @@ class HintConsumer(Consumer):
     slot is given back. The broker delivers the hint again by itself.
 
     Prefetch is the queue's concurrency less what older consumers still run. While that leaves nothing the queue is not
-    consumed at all: a prefetch of 0 would mean unlimited.
+    consumed at all (a prefetch of 0 would mean unlimited); it grows to all of it when they are done. Whatever the
+    broker sends, no more than the concurrency is given to the worker's threads.
     """
 
     def __init__(
@@ -125,13 +126,12 @@ class HintConsumer(Consumer):
             self._channel.basic_reject(tag, requeue=False)
             self._telemetry.event("hint rejected", queue=self.queue, cause=error.cause, size=len(body))
             return None
-        hint = HintProxy(message, consumer=self, tag=tag)
-        self._slots.take(hint, consumer=self)
-        return hint
+        self._slots.take(self, tag)
+        return HintProxy(message, consumer=self, tag=tag)
 
     def _settle(self, message: MessageProxy, settle: Callable[[int], None]) -> None:
         assert isinstance(message, HintProxy)
-        if not self._slots.give_back(message):
+        if not self._slots.give_back(message.consumer, message.tag):
             return
         is_mine = message.consumer is self
         try:

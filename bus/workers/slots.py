@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import threading
 
-from dramatiq.broker import MessageProxy
-
 
 class Slots:
     """At most `limit` hints of a queue are on their way through the worker's threads; thread-safe.
 
-    A hint holds its slot from the moment it is taken from the broker until it is settled, even where its consumer
-    was lost meanwhile: the thread that runs it is still busy.
+    A hint (its consumer and delivery tag) holds its slot from the moment it is taken from the broker until it is
+    settled, even where its consumer was lost meanwhile: the thread that runs it is still busy.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._held: dict[MessageProxy, object] = {}
+        self._held: set[tuple[object, int]] = set()
         self._lock = threading.Lock()
 
-    def take(self, hint: MessageProxy, *, consumer: object) -> None:
+    def take(self, consumer: object, tag: int) -> None:
         with self._lock:
-            self._held[hint] = consumer
+            self._held.add((consumer, tag))
 
-    def give_back(self, hint: MessageProxy) -> bool:
+    def give_back(self, consumer: object, tag: int) -> bool:
         """Whether the hint held a slot until now: False for one that is settled a second time."""
         with self._lock:
-            return self._held.pop(hint, None) is not None
+            held = (consumer, tag) in self._held
+            self._held.discard((consumer, tag))
+            return held
 
     def is_free(self) -> bool:
         with self._lock:
@@ -35,4 +35,4 @@ class Slots:
     def left_by_others(self, consumer: object) -> int:
         """How many slots the hints of other, older consumers leave to this one."""
         with self._lock:
-            return self.limit - sum(holder is not consumer for holder in self._held.values())
+            return self.limit - sum(holder is not consumer for holder, _ in self._held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -13,6 +14,7 @@ from bus.errors import MessageInvalid, Violation
 VERSION = 1
 LONGEST = 4096  # bytes; a hint is about 200
 _LONGEST_ID = 64
+_FIELDS = {field.name for field in dataclasses.fields(Message)}
 
 
 def hint_for(queue: str) -> Message[None]:
@@ -54,8 +56,8 @@ def _message(fields: dict[str, Any], *, queue: str) -> Message[None]:
     identity, timestamp = fields.get("message_id"), fields.get("message_timestamp")
     if not isinstance(identity, str) or len(identity) > _LONGEST_ID or not isinstance(timestamp, int):
         raise _invalid("hint.not-a-hint", "message_id or message_timestamp")
-    if fields.get("kwargs") != {} or fields.get("options") != {}:
-        raise _invalid("hint.not-a-hint", "kwargs and options must be empty")
+    if fields.keys() != _FIELDS or fields["kwargs"] != {} or fields["options"] != {}:
+        raise _invalid("hint.not-a-hint", "kwargs and options must be empty, and nothing else be there")
     return Message(
         queue_name=queue,
         actor_name=queue,
