@@ -109,7 +109,7 @@ def topology_of(project: Project) -> Topology:
         endpoints=settings.endpoints.values(),
         contracts=project.catalogue.contracts,
         partitions=settings.partitions,
-        engine_password=settings.password or f"file:.bus/secrets/{ENGINE}",
+        engine_password=settings.password,
     )
 
 

@@ -21,9 +21,11 @@ PRIVATE = "private"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What bus.toml says, with the environment's overrides BUS_STORE, BUS_BROKER, BUS_MANAGEMENT applied."""
+    """What bus.toml says, with the environment's BUS_FOLDER, BUS_STORE, BUS_BROKER, BUS_MANAGEMENT applied."""
 
     root: Path
+    folder: Path
+    """Where the bus keeps what it makes itself: store, private node, generated secrets; BUS_FOLDER, or `.bus`."""
     name: str
     store: str
     broker: str
@@ -35,11 +37,6 @@ class Settings:
     sites: Mapping[str, Site]
     systems: Mapping[str, System]
     endpoints: Mapping[str, Endpoint]
-
-    @property
-    def folder(self) -> Path:
-        """Where the bus keeps what it makes itself: store, private node, generated secrets."""
-        return self.root / ".bus"
 
 
 class _Table:
@@ -117,20 +114,22 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
     general = _Table(top.take("bus", dict, {}), "bus")
+    folder = root / (environ.get("BUS_FOLDER") or ".bus")
     settings = Settings(
         root=root,
+        folder=folder,
         name=general.take("name", str, root.name),
-        store=_absolute(environ.get("BUS_STORE") or general.take("store", str, "sqlite:///.bus/bus.db"), root),
+        store=_absolute(environ.get("BUS_STORE") or general.take("store", str, f"sqlite:///{folder / 'bus.db'}"), root),
         broker=environ.get("BUS_BROKER") or general.take("broker", str, PRIVATE),
         management=environ.get("BUS_MANAGEMENT") or general.take("management", str, ""),
-        password=general.take("password", str, ""),
+        password=general.take("password", str, f"file:{folder / 'secrets' / 'bus'}"),
         max_bytes=general.count("max_bytes", 1_048_576, most=64 * 1_048_576),
         partitions={
             MessageClass.TRANSACTION: general.count("partitions", 1, most=64),
             MessageClass.EVENT: general.count("event_partitions", 1, most=64),
         },
         sites={name: _site(name, table) for name, table in top.tables("sites").items()},
-        systems={name: _system(name, table) for name, table in top.tables("systems").items()},
+        systems={name: _system(name, table, folder) for name, table in top.tables("systems").items()},
         endpoints={name: _endpoint(name, table) for name, table in top.tables("endpoints").items()},
     )
     for name in ("store", "broker", "management"):
@@ -158,7 +157,7 @@ def _site(name: str, table: _Table) -> Site:
     return Site(name=name, timezone=zone)
 
 
-def _system(name: str, table: _Table) -> System:
+def _system(name: str, table: _Table, folder: Path) -> System:
     system = System(
         name=name,
         role=table.take("role", str),
@@ -167,7 +166,7 @@ def _system(name: str, table: _Table) -> System:
         publishes=table.words("publishes", ()),
         owner=table.take("owner", str),
         support=table.take("support", str),
-        password=table.take("password", str, f"file:.bus/secrets/{name}"),
+        password=table.take("password", str, f"file:{folder / 'secrets' / name}"),
         speaks_for=table.words("speaks_for", ()),
     )
     table.finish()

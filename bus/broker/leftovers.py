@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from loguru import logger as log
@@ -24,12 +24,13 @@ def run_dead_letters(consumer: Consumer, record: Record, stop: threading.Event) 
     unknown type with the known ones, and takes a type whose binding was not declared yet.
     """
 
-    def receive(batch: Sequence[Envelope]) -> None:
+    def receive(batch: Sequence[Envelope]) -> Collection[str]:
         receipts = [receipt_of_dead_letter(envelope) for envelope in batch if not _is_hint(envelope)]
         if receipts:
             record(receipts)
+        return ()
 
-    run_router(consumer, receive, stop)
+    run_router(consumer, receive, lambda _: None, stop)
 
 
 def receipt_of_dead_letter(envelope: Envelope) -> Receipt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
 from loguru import logger as log
@@ -21,12 +21,21 @@ _FIRST_PAUSE = 0.2  # seconds
 _LONGEST_PAUSE = 15.0  # seconds
 _TICK = 1.0  # seconds
 
-Receive = Callable[[Sequence[Envelope]], None]
-"""Keeps a batch; returns after its commit. Safe to call twice with the same messages."""
+Receive = Callable[[Sequence[Envelope]], Collection[str]]
+"""Keeps a batch; returns after its commit, with the queues that have work now. Safe to call twice."""
+
+Wake = Callable[[Collection[str]], None]
+"""Puts hints on queues; never raises for a broker that is away."""
 
 
 def run_router(
-    consumer: Consumer, receive: Receive, stop: threading.Event, *, limit: int = BATCH, max_bytes: int = BATCH_BYTES
+    consumer: Consumer,
+    receive: Receive,
+    wake: Wake,
+    stop: threading.Event,
+    *,
+    limit: int = BATCH,
+    max_bytes: int = BATCH_BYTES,
 ) -> None:
     """Receive batch after batch until `stop` is set, then close the consumer.
 
@@ -36,30 +45,36 @@ def run_router(
     try:
         while not stop.is_set():
             batch = consumer.next_batch(limit=limit, max_bytes=max_bytes, wait=_WAIT)
-            # Ack last: a crash before this line redelivers, and receive() may see a message twice.
-            if batch and _is_received(batch, consumer, receive, stop):
+            if not batch:
+                continue
+            queues = _received(batch, consumer, receive, stop)
+            # Ack after the commit: a crash before this line redelivers, and receive() may see a message twice.
+            if queues is not None:
                 consumer.ack(batch[-1])
+                wake(queues)
     finally:
         consumer.close()
 
 
-def _is_received(batch: Sequence[Envelope], consumer: Consumer, receive: Receive, stop: threading.Event) -> bool:
-    """Whether the batch is kept. False: stopped before, or the broker took it back and will send it again."""
+def _received(
+    batch: Sequence[Envelope], consumer: Consumer, receive: Receive, stop: threading.Event
+) -> Collection[str] | None:
+    """The queues to wake once the batch is kept. None: stopped before, or the broker will send it again."""
     failures = 0
     while True:
         try:
-            receive(batch)
+            queues = receive(batch)
         except StoreUnavailable as error:
             failures += 1
             log.warning("router waits for the store", queue=consumer.queue, cause=str(error), failures=failures)
         else:
             if failures:
                 log.info("router found the store again", queue=consumer.queue)
-            return True
+            return queues
         longest = min(_FIRST_PAUSE * 2.0 ** min(failures, 10), _LONGEST_PAUSE)
         _pause(longest * random.uniform(0.5, 1), consumer, stop)  # noqa: S311  # jitter, no secret
         if stop.is_set() or not consumer.holds(batch[-1]):
-            return False
+            return None
 
 
 def _pause(seconds: float, consumer: Consumer, stop: threading.Event) -> None:
