@@ -25,8 +25,8 @@ from bus import (
     Verdict,
     read_json,
 )
+from bus.connectors.deadline import Deadline
 from bus.connectors.http import http_connector
-from bus.connectors.http_network import Deadline
 from bus.connectors.http_outcome import Reply, refuse, refuse_question, unreadable
 from bus.connectors.options import Options, SecretSource
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bus import TransientFailure
-from bus.connectors.http_network import Deadline
+from bus.connectors.deadline import Deadline
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpcore
 import httpx
 
+from bus.connectors.addresses import is_link_local
+from bus.connectors.deadline import Deadline
 from bus.connectors.http_credentials import Authorization, Credentials, read_credentials
-from bus.connectors.http_network import Deadline, GuardedTransport, Progress, following, is_link_local
+from bus.connectors.http_network import GuardedTransport, Progress, following
 from bus.connectors.http_outcome import Reply, failure_of, flaw_of
 from bus.connectors.http_record import answer_record, request_record
 from bus.connectors.options import Options, SecretSource

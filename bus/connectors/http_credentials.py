@@ -32,8 +32,9 @@ class Credentials:
         self._current: Authorization | None = None
 
     def current(self) -> Authorization:
-        """Raises:
-        ConfigurationError: the secret reference cannot be resolved.
+        """
+        Raises:
+            ConfigurationError: the secret reference cannot be resolved.
         """
         with self._lock:
             if self._current is None:

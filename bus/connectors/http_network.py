@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,25 +14,8 @@ from typing import Any
 import httpcore
 import httpx
 
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A point on the monotonic clock."""
-
-    ends_at: float
-
-    @classmethod
-    def after(cls, span: timedelta) -> Deadline:
-        return cls(time.monotonic() + span.total_seconds())
-
-    @property
-    def remaining(self) -> float:
-        """Seconds, never negative."""
-        return max(0.0, self.ends_at - time.monotonic())
-
-    def halved(self) -> Deadline:
-        """For a step that must leave time to the next one."""
-        return Deadline(time.monotonic() + self.remaining / 2)
+from bus.connectors.addresses import permitted_addresses
+from bus.connectors.deadline import Deadline
 
 
 @dataclass(slots=True)
@@ -53,12 +34,8 @@ class Progress:
     """The target ended the connection, or it broke."""
 
 
-class AddressRefused(httpcore.ConnectError):
-    """The target's name leads to link-local addresses only."""
-
-
-class NameUnknown(httpcore.ConnectError):
-    """The resolver knows no address of the target's name."""
+class NoAddress(httpcore.ConnectError):
+    """There is no address that may be called; the cause is AddressRefused, or what the resolver said."""
 
 
 _current: ContextVar[Progress] = ContextVar("progress of the request this thread is sending")
@@ -72,16 +49,6 @@ def following(progress: Progress) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
-
-
-def is_link_local(address: str) -> bool:
-    """169.254/16 and fe80::/10, also written as IPv4-mapped IPv6 or with a zone."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_link_local
 
 
 class GuardedTransport(httpx.BaseTransport):
@@ -151,7 +118,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
         progress = _current.get()
         progress.connected_anew = True
         failure: httpcore.ConnectError | httpcore.ConnectTimeout = httpcore.ConnectTimeout("no time left to connect")
-        for address in _permitted_addresses(host, port):
+        for address in self._addresses(host, port, progress):
             seconds = min(progress.connect_timeout, progress.deadline.remaining)
             if seconds <= 0:
                 break
@@ -161,6 +128,13 @@ class _GuardedBackend(httpcore.NetworkBackend):
                 progress.obstacle = error.__cause__
                 failure = error
         raise failure
+
+    def _addresses(self, host: str, port: int, progress: Progress) -> list[str]:
+        try:
+            return permitted_addresses(host, port)
+        except (OSError, UnicodeError) as error:
+            progress.obstacle = error
+            raise NoAddress(str(error)) from error
 
 
 class _GuardedStream(httpcore.NetworkStream):
@@ -220,20 +194,3 @@ class _GuardedStream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
-
-
-def _permitted_addresses(host: str, port: int) -> list[str]:
-    """Every address of the host except link-local ones, in the resolver's order.
-
-    The check stands after the resolver, so that no name and no spelling of an address gets around it. The
-    resolver has no time-out of ours: it gives up by its own (resolv.conf), and nothing was sent then.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise NameUnknown(str(error)) from error
-    addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
-    permitted = [each for each in addresses if not is_link_local(each)]
-    if not permitted:
-        raise AddressRefused(f"{host} leads to {', '.join(addresses)}")
-    return permitted

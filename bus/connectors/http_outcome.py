@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,8 @@ from typing import Any, NoReturn
 import httpcore
 import httpx
 
-from bus.connectors.http_network import AddressRefused, NameUnknown, Progress
+from bus.connectors.addresses import cause_of_no_connection
+from bus.connectors.http_network import Progress
 from bus.errors import (
     DeliveryFailure,
     EndpointDown,
@@ -159,17 +159,11 @@ def _date(value: str) -> datetime | None:
 
 
 def _cause_unsent(error: Exception, progress: Progress) -> str:
-    if isinstance(error, AddressRefused):
-        return "endpoint.address-refused"
-    if isinstance(error, NameUnknown):
-        return "endpoint.dns"
     if isinstance(error, httpcore.ConnectTimeout):
         return "endpoint.connect-timeout"
-    if isinstance(progress.obstacle, ssl.SSLError) or progress.in_tls:
+    if progress.in_tls:
         return "endpoint.tls"
-    if isinstance(progress.obstacle, ConnectionRefusedError):
-        return "endpoint.refused-connection"
-    return "endpoint.unreachable"
+    return cause_of_no_connection(progress.obstacle)
 
 
 def _text_of(error: Exception) -> str:

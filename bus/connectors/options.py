@@ -50,8 +50,9 @@ class Options:
         return frozenset(value)
 
     def finish(self) -> None:
-        """Raises:
-        ConfigurationError: an option stands there that nobody has asked for.
+        """
+        Raises:
+            ConfigurationError: an option stands there that nobody has asked for.
         """
         unknown = sorted(set(self._endpoint.options) - self._read)
         if unknown:

@@ -106,6 +106,20 @@ class Reset:
         return False
 
 
+@dataclass(frozen=True)
+class AnswerThenReset:
+    """A regular answer; when the test says so, a TCP reset of the connection, idle by then."""
+
+    answer: Answer
+    now: threading.Event
+
+    def play(self, connection: socket.socket, stopping: threading.Event) -> bool:
+        connection.sendall(self.answer.wire())
+        self.now.wait(10)
+        reset_on_close(connection)
+        return False
+
+
 class ScriptedServer:
     """Plays, per method, one step per request; the last one again and again. Usable from many connections."""
 

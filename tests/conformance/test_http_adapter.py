@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import pytest
 
 from bus.connectors.http_adapter import HttpAdapter, http_adapter
+from bus.connectors.http_network import _GuardedStream
 from bus.errors import ConfigurationError, DeliveryFailure, OutcomeUnknown, PermanentFailure, TransientFailure
 from bus.ports import Adapter, Checking, Parcel
 from tests.conformance.adapters import KEY, HttpAdapterConformance, SecretShelf, a_message, an_endpoint
-from tests.conformance.scripted_server import Answer, ScriptedServer
+from tests.conformance.scripted_server import Answer, AnswerThenReset, ScriptedServer
 
 
 class TestHttpAdapterWithBasicLogin(HttpAdapterConformance):
@@ -90,6 +92,24 @@ def test_a_content_type_that_would_end_the_header_is_final_and_nothing_is_sent()
         adapter.close()
         assert caught.value.cause == "request.invalid"
         assert server.requests == []
+
+
+def test_an_idle_connection_that_takes_not_one_byte_is_replaced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The moment between httpcore's look at an idle connection and our first byte, held open.
+    look = _GuardedStream.get_extra_info
+    monkeypatch.setattr(_GuardedStream, "get_extra_info", lambda self, info: info != "is_readable" and look(self, info))
+    idle = threading.Event()
+    with ScriptedServer() as server:
+        server.play("POST", AnswerThenReset(Answer(200), idle), Answer(200))
+        adapter = http_adapter(an_endpoint(server.url, adapter="http", options={}), secret=SecretShelf())
+        adapter.send(Parcel(message=a_message(), key=KEY))
+        idle.set()
+        server.wait_for_an_end()
+
+        adapter.send(Parcel(message=a_message(), key=KEY))
+
+        adapter.close()
+        assert [each.connection for each in server.requests] == [1, 2]
 
 
 def test_an_endpoint_with_nothing_to_ask_does_not_claim_to_check() -> None:

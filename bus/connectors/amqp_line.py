@@ -1,0 +1,274 @@
+"""One AMQP connection with one channel in confirm mode, used by one thread at a time, one message at a time."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from amqp import Connection, Message, spec
+from amqp.exceptions import AccessRefused, AMQPError, ChannelError, NotAllowed, NotFound
+
+from bus.connectors.addresses import cause_of_no_connection, permitted_addresses
+from bus.connectors.deadline import Deadline
+from bus.errors import (
+    DeliveryFailure,
+    EndpointDown,
+    Exchange,
+    OutcomeUnknown,
+    PermanentFailure,
+    TransientFailure,
+)
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for the connection, and for each step of the login."""
+HEARTBEAT = 30
+"""Seconds."""
+SETTLED = timedelta(seconds=1)
+"""A line idle for longer is looked at before it is used: the broker may have closed it."""
+SHORTEST_WAIT = 0.001
+"""py-amqp spins on half a frame when it is given no time at all."""
+
+LOST = (AMQPError, OSError)
+"""Everything py-amqp raises when a connection or channel is gone; TLS and time-outs are OSErrors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a broker is and who logs in."""
+
+    host: str
+    port: int
+    vhost: str
+    user: str
+    password: str = field(repr=False)
+    tls: bool
+    ca_file: str
+    name: str
+    """What the broker's own tools show."""
+
+    def as_user(self, user: str, password: str) -> Target:
+        return replace(self, user=user, password=password)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A message as it will stand on the wire, but for its user_id."""
+
+    exchange: str
+    routing_key: str
+    properties: Mapping[str, Any]
+    headers: Mapping[str, Any]
+    body: bytes
+
+    def record(self) -> bytes:
+        """What an attempt keeps of it."""
+        fields = {**self.properties, **self.headers}
+        lines = [f"basic.publish {self.exchange} {self.routing_key}", *(f"{name}: {fields[name]}" for name in fields)]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
+
+
+class Line:
+    """Opened with `open`; after an exception it must be dropped, its channel's state is not known any more."""
+
+    def __init__(self, connection: Any, *, user: str) -> None:
+        self._connection = connection
+        self._user = user
+        self._used_at = time.monotonic()
+        self._answer = ""
+        self._returned = ""
+        self._channel = connection.channel()
+        self._channel.events["basic_ack"].add(lambda tag, multiple: self._note("basic.ack"))
+        self._channel.events["basic_nack"].add(lambda tag, multiple: self._note("basic.nack"))
+        self._channel.events["basic_return"].add(lambda reason, *_: self._note_return(reason))
+        self._channel.confirm_select()
+
+    @classmethod
+    def open(cls, target: Target, *, deadline: Deadline) -> Line:
+        """
+        Raises:
+            EndpointDown: there is no connection, or the login is refused.
+        """
+        try:
+            addresses = permitted_addresses(target.host, target.port)
+        except (OSError, UnicodeError) as error:
+            raise EndpointDown(cause_of_no_connection(error), str(error)) from error
+        failure = EndpointDown("endpoint.connect-timeout", "no time left to connect")
+        for address in addresses:
+            if not deadline.remaining:
+                break
+            try:
+                return cls._on(_connected(target, address, deadline), user=target.user)
+            except LOST as error:
+                failure = _no_connection(target, error)
+                failure.__cause__ = error
+        raise failure
+
+    @classmethod
+    def _on(cls, connection: Any, *, user: str) -> Line:
+        try:
+            return cls(connection, user=user)
+        except LOST:
+            connection.collect()
+            raise
+
+    def is_usable(self, *, idle_limit: timedelta) -> bool:
+        """False where the broker closed it meanwhile, or its heartbeats were left out for too long."""
+        idle = time.monotonic() - self._used_at
+        if idle > idle_limit.total_seconds():
+            return False
+        if idle < SETTLED.total_seconds():
+            return True
+        try:
+            while self._take(SHORTEST_WAIT):
+                pass
+        except LOST:
+            return False
+        return True
+
+    def publish(self, publication: Publication, deadline: Deadline) -> Exchange:
+        """Returns when the broker has the message on disk in every queue bound for its routing key.
+
+        Raises:
+            TransientFailure: no queue is bound for its routing key.
+            EndpointDown: the exchange is missing or this user may not write to it; nothing was taken.
+            PermanentFailure: the broker refuses this message.
+            OutcomeUnknown: there was no confirm, or a negative one: of several queues some may have it.
+        """
+        sent = publication.record()
+        self._answer = self._returned = ""
+        try:
+            self._write(publication, deadline)
+            while not self._answer:
+                if not deadline.remaining:
+                    raise OutcomeUnknown("outcome.timeout", "no confirm in time", exchange=Exchange(sent=sent))
+                self._take(deadline.remaining)
+        except ChannelError as error:
+            raise _refusal(error, sent) from error
+        except LOST as error:
+            cause = "outcome.timeout" if isinstance(error, TimeoutError) else "outcome.connection-cut"
+            raise OutcomeUnknown(cause, _text_of(error), exchange=Exchange(sent=sent)) from error
+        self._used_at = time.monotonic()
+        return self._judged(Exchange(sent=sent, received=(self._returned or self._answer).encode()))
+
+    def look_for(self, exchange: str) -> None:
+        """
+        Raises:
+            EndpointDown: the exchange is missing, or the connection was lost.
+        """
+        try:
+            self._channel.exchange_declare(exchange, "topic", passive=True)
+        except NotFound as error:
+            raise EndpointDown("endpoint.missing-exchange", _text_of(error)) from error
+        except LOST as error:
+            raise EndpointDown("endpoint.broker-closed", _text_of(error)) from error
+
+    def close(self) -> None:
+        """Say goodbye to the broker."""
+        try:
+            self._connection.close()
+        except LOST:
+            self.drop()
+
+    def drop(self) -> None:
+        """Give the connection up without a word."""
+        self._connection.collect()
+
+    def _write(self, publication: Publication, deadline: Deadline) -> None:
+        message = Message(
+            publication.body,
+            application_headers=dict(publication.headers),
+            user_id=self._user,
+            **publication.properties,
+        )
+        arguments = (0, publication.exchange, publication.routing_key, True, False)
+        # Not basic_publish: it reads with a time-out of zero first, and then spins on half a frame.
+        with self._connection.transport.having_timeout(max(deadline.remaining, SHORTEST_WAIT)):
+            self._channel.send_method(spec.Basic.Publish, "Bssbb", arguments, message)
+
+    def _take(self, seconds: float) -> bool:
+        """Take what the broker sent; False: nothing came within that time."""
+        try:
+            self._connection.drain_events(timeout=max(seconds, SHORTEST_WAIT))
+        except TimeoutError as error:
+            if error.errno is not None:  # ETIMEDOUT: the network gave up, not we
+                raise
+            return False
+        return True
+
+    def _judged(self, exchange: Exchange) -> Exchange:
+        if self._returned:
+            raise TransientFailure("target.unroutable", self._returned, exchange=exchange)
+        if self._answer == "basic.nack":
+            raise OutcomeUnknown("outcome.not-confirmed", "the broker answered basic.nack", exchange=exchange)
+        return exchange
+
+    def _note(self, answer: str) -> None:
+        self._answer = answer
+
+    def _note_return(self, reason: Any) -> None:
+        # It comes before the ack of the same message.
+        self._returned = f"basic.return {reason.reply_code} {reason.reply_text}"
+
+
+def _connected(target: Target, address: str, deadline: Deadline) -> Any:
+    seconds = max(min(CONNECT_TIMEOUT, deadline.remaining), SHORTEST_WAIT)
+    connection = Connection(
+        host=f"[{address}]:{target.port}" if ":" in address else f"{address}:{target.port}",
+        userid=target.user,
+        password=target.password,
+        login_method="PLAIN",
+        virtual_host=target.vhost,
+        ssl=_tls(target) if target.tls else False,
+        connect_timeout=seconds,
+        read_timeout=seconds,
+        write_timeout=seconds,
+        heartbeat=HEARTBEAT,
+        # py-amqp's default gives a connection up when the network is silent for one second.
+        socket_settings={socket.TCP_USER_TIMEOUT: HEARTBEAT * 1000},
+        client_properties={"connection_name": target.name, "product": "plantbus"},
+    )
+    try:
+        connection.connect()
+    except LOST:
+        connection.collect()
+        raise
+    return connection
+
+
+def _tls(target: Target) -> dict[str, Any]:
+    # py-amqp checks the host name only where it is told one.
+    options: dict[str, Any] = {
+        "server_hostname": target.host,
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
+    }
+    return options | ({"ca_certs": target.ca_file} if target.ca_file else {})
+
+
+def _no_connection(target: Target, error: Exception) -> EndpointDown:
+    if isinstance(error, AccessRefused):
+        return EndpointDown("endpoint.credentials-refused", f"the broker refuses user {target.user!r}")
+    if isinstance(error, NotAllowed):
+        return EndpointDown("endpoint.credentials-refused", f"no vhost {target.vhost!r} for user {target.user!r}")
+    if isinstance(error, AMQPError):
+        return EndpointDown("endpoint.broker-closed", _text_of(error))
+    return EndpointDown(cause_of_no_connection(error), _text_of(error))
+
+
+def _refusal(error: ChannelError, sent: bytes) -> DeliveryFailure:
+    """The broker closed the channel instead of taking the message."""
+    detail, exchange = _text_of(error), Exchange(sent=sent, received=_text_of(error).encode())
+    if isinstance(error, AccessRefused):
+        return EndpointDown("endpoint.credentials-refused", detail, exchange=exchange)
+    if isinstance(error, NotFound):
+        return EndpointDown("endpoint.missing-exchange", detail, exchange=exchange)
+    return PermanentFailure("target.refused", detail, exchange=exchange)
+
+
+def _text_of(error: Exception) -> str:
+    return str(error) or type(error).__name__
