@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -39,6 +40,9 @@ class HintBroker(RabbitmqBroker):
         telemetry: Telemetry,
         confirm_within: timedelta = CONFIRM_LIMIT,
     ) -> None:
+        _check(concurrency, queue_arguments)
+        # pika writes a traceback for every refused connection; what becomes of it is an event or an error of ours.
+        logging.getLogger("pika").setLevel(logging.CRITICAL)
         super().__init__(
             url=[url] if isinstance(url, str) else list(url),
             confirm_delivery=True,
@@ -50,7 +54,6 @@ class HintBroker(RabbitmqBroker):
         self._slots = {queue: Slots(limit) for queue, limit in concurrency.items()}
         self._telemetry = telemetry
         self._publisher = HintPublisher(self.parameters, confirm_within=confirm_within)
-        _check(concurrency, queue_arguments)
 
     @property
     def connection(self) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -22,8 +21,6 @@ LOST = (AMQPError, OSError, AssertionError)
 
 def tune(parameters: pika.connection.Parameters) -> pika.connection.Parameters:
     """These parameters with time limits: pika's default waits for ever for a broker that blocks publishers."""
-    # Without this pika writes a traceback for every refused connection; callers report what they make of it.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
     parameters.heartbeat = int(HEARTBEAT.total_seconds())
     parameters.blocked_connection_timeout = BLOCKED_LIMIT.total_seconds()
     parameters.socket_timeout = CONNECT_LIMIT.total_seconds()

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq.worker
 import pytest
-from dramatiq import Broker, Worker, set_encoder
+from dramatiq import Broker, Worker
 from dramatiq.broker import Consumer, MessageProxy
-from dramatiq.encoder import JSONEncoder, PickleEncoder
 from dramatiq.errors import ConnectionClosed
 
 from bus.errors import StoreUnavailable
 from bus.workers.wire import encode, hint_for
 from tests.services import Vhost
 from tests.system.tcp_line import TcpLine
-from tests.system.workbench import PATIENCE, QUEUE, QUIET, Workbench
+from tests.system.workbench import PATIENCE, QUEUE, QUIET, Counter, Workbench, all_from, fail
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -192,152 +188,7 @@ def test_the_plain_broker_takes_a_full_prefetch_beside_what_still_runs(bench: Wo
     closed(older, present)
 
 
-# --- what a message may do -------------------------------------------------------------------------------------------
-
-
-def altered(**fields: object) -> bytes:
-    return json.dumps(json.loads(encode(hint_for(QUEUE))) | fields).encode()
-
-
-MALFORMED = {
-    "ten-megabytes-of-garbage": os.urandom(10_000_000),
-    "empty": b"",
-    "not-utf-8": b"\xff\xfe{}",
-    "deep": b"[" * 4000,
-    "a-list": b"[1]",
-    "no-fields": b"{}",
-    "unknown-actor": altered(actor_name="os.system"),
-    "actor-not-a-name": altered(actor_name=["x"]),
-    "another-queue": altered(queue_name="elsewhere"),
-    "options-null": altered(options=None),
-    "options-that-throw": altered(options={"throws": "x"}, kwargs={"version": 9}),
-    "options-that-retry": altered(options={"max_retries": 9}),
-    "a-time-to-wait-for": altered(options={"eta": 9e15}),
-    "a-pipe": altered(options={"pipe_target": {}}),
-    "a-newer-version": altered(args=[99]),
-    "arguments": altered(kwargs={"path": "/etc/passwd"}),
-    "a-long-id": altered(message_id="x" * 100),
-    "one-field-more": altered(surprise=1),
-    "pickled": pickle.dumps({"queue_name": QUEUE}),
-}
-ENDS_ALL_WORK = ["actor-not-a-name", "another-queue", "options-null", "options-that-throw"]
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
-def test_a_malformed_message_is_rejected_and_the_worker_lives(bench: Workbench, body: bytes) -> None:
-    done = Counter()
-    with bench.working(bench.ours(), {QUEUE: done.count}):
-        bench.eye.declare(QUEUE)
-        bench.eye.put(QUEUE, body)
-        bench.eye.hint(QUEUE)
-
-        assert bench.eye.take("bus.dead", 1) == [body]
-        done.wait_for(1)
-
-    assert [event["size"] for event in bench.recorder.named("hint rejected")] == [len(body)]
-    assert done.value == 1
-
-
-@pytest.mark.parametrize("kind", ENDS_ALL_WORK)
-def test_the_plain_broker_works_no_more_after_one_malformed_message(bench: Workbench, kind: str) -> None:
-    done = Counter()
-    work = fail if kind == "options-that-throw" else done.count
-    broker = bench.plain()
-    broker.consume(QUEUE).close()
-    with bench.working(broker, {QUEUE: work}) as worker:
-        bench.eye.put(QUEUE, MALFORMED[kind])
-        if kind in {"another-queue", "options-that-throw"}:
-            worker.workers[0].join(PATIENCE)
-            assert not worker.workers[0].is_alive()
-            done = Counter()
-        bench.eye.hint(QUEUE)
-
-        assert not done.reaches(1, within=QUIET)
-
-
-def test_garbage_is_not_logged(bench: Workbench, caplog: pytest.LogCaptureFixture) -> None:
-    with bench.working(bench.ours(), {QUEUE: fail}):
-        bench.eye.declare(QUEUE)
-        bench.eye.put(QUEUE, b"secret" * 1000)
-        event = bench.recorder.wait_for("hint rejected")
-
-    assert "secret" not in caplog.text + str(event)
-
-
-def test_the_plain_broker_logs_garbage_whole(bench: Workbench, caplog: pytest.LogCaptureFixture) -> None:
-    consumer = bench.plain().consume(QUEUE, timeout=200)
-    bench.eye.put(QUEUE, b"secret" * 1000)
-
-    all_from(consumer)
-    consumer.close()
-
-    assert "secret" * 1000 in caplog.text
-
-
-def test_nothing_is_unpickled_whatever_the_global_encoder_is(bench: Workbench, pickling: None) -> None:
-    with bench.working(bench.ours(), {QUEUE: fail}):
-        bench.eye.declare(QUEUE)
-        bench.eye.put(QUEUE, pickle.dumps(Bomb()))
-        bench.recorder.wait_for("hint rejected")
-
-    assert not Bomb.exploded.is_set()
-
-
-def test_the_plain_broker_unpickles_when_told_so_anywhere(bench: Workbench, pickling: None) -> None:
-    consumer = bench.plain().consume(QUEUE, timeout=200)
-    bench.eye.put(QUEUE, pickle.dumps(Bomb()))
-
-    all_from(consumer)
-    consumer.close()
-
-    assert Bomb.exploded.is_set()
-
-
-class Bomb:
-    exploded = threading.Event()
-
-    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        return explode, ()
-
-
-def explode() -> None:
-    Bomb.exploded.set()
-
-
-@pytest.fixture
-def pickling() -> Iterator[None]:
-    Bomb.exploded.clear()
-    set_encoder(PickleEncoder())
-    yield
-    set_encoder(JSONEncoder())
-
-
 # --- parts -----------------------------------------------------------------------------------------------------------
-
-
-class Counter:
-    """Counts calls, and lets a test wait for them."""
-
-    def __init__(self) -> None:
-        self.value = 0
-        self._changed = threading.Condition()
-
-    def count(self) -> None:
-        with self._changed:
-            self.value += 1
-            self._changed.notify_all()
-
-    def reaches(self, value: int, *, within: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self.value >= value, within)
-
-    def wait_for(self, value: int) -> None:
-        assert self.reaches(value, within=PATIENCE), self.value
-
-
-def fail() -> None:
-    raise RuntimeError("a bug")
 
 
 def failing(failed: threading.Event, *, then: Callable[[], None] = lambda: None) -> Callable[[], None]:
@@ -377,13 +228,3 @@ def taken_from(consumer: Consumer) -> MessageProxy:
         if (message := next(consumer)) is not None:
             return message
     raise AssertionError("nothing came")
-
-
-def all_from(consumer: Consumer) -> int:
-    """How many messages come until none came for a while."""
-    count = quiet = 0
-    while quiet < 3:
-        came = next(consumer) is not None
-        count += came
-        quiet = 0 if came else quiet + 1
-    return count

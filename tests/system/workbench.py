@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import pika
 from dramatiq import Actor, Broker, Worker
+from dramatiq.broker import Consumer
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from pika.exceptions import ChannelClosedByBroker
 
@@ -49,6 +50,40 @@ class Recorder:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.named(name)) >= count, PATIENCE), self.events
         return self.named(name)[count - 1]
+
+
+class Counter:
+    """Counts calls, and lets a test wait for them."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._changed = threading.Condition()
+
+    def count(self) -> None:
+        with self._changed:
+            self.value += 1
+            self._changed.notify_all()
+
+    def reaches(self, value: int, *, within: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self.value >= value, within)
+
+    def wait_for(self, value: int) -> None:
+        assert self.reaches(value, within=PATIENCE), self.value
+
+
+def fail() -> None:
+    raise RuntimeError("a bug")
+
+
+def all_from(consumer: Consumer) -> int:
+    """How many messages come until none came for a while."""
+    count = quiet = 0
+    while quiet < 3:
+        came = next(consumer) is not None
+        count += came
+        quiet = 0 if came else quiet + 1
+    return count
 
 
 class Eye:
