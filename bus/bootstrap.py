@@ -23,12 +23,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from bus.broker.consumer import Consumer
 from bus.broker.declare import declare
+from bus.broker.depths import Depths
 from bus.broker.leftovers import run_dead_letters
 from bus.broker.node import PrivateNode
 from bus.broker.passwords import hash_password
 from bus.broker.router import run_router as run_router_loop
 from bus.connectors.amqp import AmqpAdapter
-from bus.connectors.http_adapter import HttpAdapter
+from bus.connectors.http_adapter import http_adapter
 from bus.errors import ConfigurationError, NotAvailable, StoreUnavailable
 from bus.model.contract import MessageClass
 from bus.model.envelope import Envelope
@@ -41,7 +42,7 @@ from bus.pipeline.resume import Heart, Relay
 from bus.pipeline.send import Window, send
 from bus.pipeline.transform import transform
 from bus.pipeline.worker import BUDGET, Shift
-from bus.ports import Adapter, Receipt
+from bus.ports import Adapter, AdapterFactory, Receipt
 from bus.project import Project
 from bus.secret_references import resolve_secret
 from bus.settings import PRIVATE
@@ -61,7 +62,7 @@ VHOST = "plantbus"
 
 TRANSFORM_THREADS = 2
 DRAIN = timedelta(seconds=25)
-_CONNECTORS: Mapping[str, Callable[..., Adapter]] = {"http": HttpAdapter, "amqp": AmqpAdapter}
+_CONNECTORS: Mapping[str, AdapterFactory] = {"http": http_adapter, "amqp": AmqpAdapter}
 
 
 def release() -> str:
@@ -245,10 +246,10 @@ def adapter_of(project: Project, endpoint: Endpoint) -> Adapter:
             return Secret(reference, broker_url(project))
         return resolve_secret(reference, root=project.root)
 
-    return _adapter_class(endpoint)(replace(endpoint, address=address, options=options), secret=secret)
+    return _adapter_factory(endpoint)(replace(endpoint, address=address, options=options), secret=secret)
 
 
-def _adapter_class(endpoint: Endpoint) -> Callable[..., Adapter]:
+def _adapter_factory(endpoint: Endpoint) -> AdapterFactory:
     if endpoint.adapter in _CONNECTORS:
         return _CONNECTORS[endpoint.adapter]
     module_name, colon, class_name = endpoint.adapter.partition(":")
@@ -258,7 +259,7 @@ def _adapter_class(endpoint: Endpoint) -> Callable[..., Adapter]:
             f"{', '.join(_CONNECTORS)} nor adapters.MODULE:CLASS"
         )
     try:
-        found: Callable[..., Adapter] = getattr(importlib.import_module(module_name), class_name)
+        found: AdapterFactory = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"bus.toml [endpoints.{endpoint.name}]: adapter {endpoint.adapter!r}: {error}") from error
     return found
@@ -429,6 +430,7 @@ def run_relay(project: Project) -> int:
     relay = Relay(
         store=store,
         wake=wake_for(project, telemetry),
+        without_hints=Depths(broker_url(project)).empty,
         queues=project.catalogue.queues,
         telemetry=telemetry,
         name=name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +13,8 @@ from bus.errors import Exchange
 from bus.model.delivery import Event, Outcome, Stage, State
 from bus.model.lane import LaneKey
 from bus.model.message import Message
+from bus.model.secret import Secret
+from bus.model.system import Endpoint
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
 
@@ -65,6 +67,16 @@ class Adapter(Protocol):
 
     def close(self) -> None:
         """Release connections; the adapter is not used again."""
+
+
+class AdapterFactory(Protocol):
+    """Makes the adapter of an endpoint; does no I/O.
+
+    `secret(name)` resolves, at every call anew, the secret reference that stands in the endpoint's option of that
+    name, so that a rotated one is found. Raises ConfigurationError for an address or option it does not understand.
+    """
+
+    def __call__(self, endpoint: Endpoint, *, secret: Callable[[str], Secret]) -> Adapter: ...
 
 
 @runtime_checkable

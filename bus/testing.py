@@ -141,6 +141,7 @@ class DirectBus:
         self.relay = Relay(
             store=store,
             wake=self.hinted.update,
+            without_hints=set,
             queues=catalogue.queues,
             telemetry=self.telemetry,
             name="relay:test",

@@ -1,4 +1,4 @@
-"""AMQP 0-9-1 towards a topic exchange, `bus.out` as a rule: every message persistent, mandatory and confirmed."""
+"""AMQP 0-9-1 towards a topic exchange, `bus.out` as a rule: every message persistent and confirmed."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ class AmqpAdapter:
         options = Options(endpoint)
         self._timeout = endpoint.timeout
         self._exchange = options.text("exchange", EXCHANGE)
+        self._mandatory = options.flag("mandatory", default=True)
         self._read_targets = _target_source(endpoint, options, secret)
         options.finish()
         self._idle: list[Line] = []
         self._lock = threading.Lock()
 
     def send(self, parcel: Parcel) -> Answer:
-        publication = _publication(parcel, exchange=self._exchange)
+        publication = _publication(parcel, exchange=self._exchange, mandatory=self._mandatory)
         deadline = Deadline.after(self._timeout)
         line = self._take_line(deadline)
         try:
@@ -107,7 +108,7 @@ class AmqpAdapter:
         return Line.open(last, deadline=deadline)
 
 
-def _publication(parcel: Parcel, *, exchange: str) -> Publication:
+def _publication(parcel: Parcel, *, exchange: str, mandatory: bool) -> Publication:
     """
     Raises:
         PermanentFailure: AMQP cannot carry a name or a number of the message.
@@ -121,7 +122,7 @@ def _publication(parcel: Parcel, *, exchange: str) -> Publication:
             raise PermanentFailure("request.invalid", f"{name} is longer than {LONGEST_NAME} bytes: {value[:40]!r}…")
     if message.sequence is not None and abs(message.sequence) > LARGEST_NUMBER:
         raise PermanentFailure("request.invalid", f"sequence {message.sequence} is beyond {LARGEST_NUMBER}")
-    return Publication(exchange, routing_key, properties, headers, message.body)
+    return Publication(exchange, routing_key, properties, headers, message.body, mandatory)
 
 
 def _target_source(endpoint: Endpoint, options: Options, secret: SecretSource) -> Callable[[], Sequence[Target]]:

@@ -64,6 +64,7 @@ class Publication:
     properties: Mapping[str, Any]
     headers: Mapping[str, Any]
     body: bytes
+    mandatory: bool = True
 
     def record(self) -> bytes:
         """What an attempt keeps of it."""
@@ -185,7 +186,7 @@ class Line:
             user_id=self._user,
             **publication.properties,
         )
-        arguments = (0, publication.exchange, publication.routing_key, True, False)
+        arguments = (0, publication.exchange, publication.routing_key, publication.mandatory, False)
         # Not basic_publish: it reads with a time-out of zero first, and then spins on half a frame.
         with self._connection.transport.having_timeout(max(deadline.remaining, SHORTEST_WAIT)):
             self._channel.send_method(spec.Basic.Publish, "Bssbb", arguments, message)

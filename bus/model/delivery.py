@@ -188,7 +188,12 @@ def _retry(
 def worker_died(state: State, *, deaths: int) -> Outcome:
     """What the death of its worker makes of a delivery; `deaths` includes this one."""
     if state is State.SENDING:
-        return Outcome(event=Event.DOUBT, cause="worker.killed-while-sending", detail="the worker died in mid-call")
+        return Outcome(
+            event=Event.DOUBT,
+            cause="worker.killed-while-sending",
+            detail="the worker died in mid-call",
+            due_in=timedelta(0),
+        )
     if deaths >= MAX_DEATHS:
         return Outcome(event=Event.KILL, cause="worker.killed", detail=f"{deaths} workers died with it")
     return release()

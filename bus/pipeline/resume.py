@@ -59,6 +59,8 @@ class Relay:
 
     store: MessageStore
     wake: Callable[[set[str]], None]
+    without_hints: Callable[[Collection[str]], set[str]]
+    """Of these queues those with no hint waiting at the broker: another one would only pile up."""
     queues: Collection[str]
     telemetry: Telemetry
     name: str
@@ -100,7 +102,8 @@ class Relay:
         queues = self.store.wake_due(limit=500)
         if self._looked is None or now - self._looked >= ROUND * 4:
             self._looked = now
-            queues |= self.store.queues_with_work(queues=self.queues, older_than=UNATTENDED)
+            unattended = self.store.queues_with_work(queues=self.queues, older_than=UNATTENDED)
+            queues |= self.without_hints(unattended) if unattended else set()
         if queues:
             self.wake(queues)
 
