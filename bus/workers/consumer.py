@@ -82,7 +82,7 @@ class HintConsumer(Consumer):
             raise closed(repr(error)) from None
 
     def ack(self, message: MessageProxy) -> None:
-        self._settle(message, partial(self._channel.basic_ack))
+        self._settle(message, self._channel.basic_ack)
 
     def nack(self, message: MessageProxy) -> None:
         self._settle(message, partial(self._channel.basic_reject, requeue=False))
