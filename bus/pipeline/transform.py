@@ -65,7 +65,10 @@ def _made(claimed: Claimed, opened: Opened, route: Route, catalogue: Catalogue) 
         )
         outcome = Outcome(event=Event.TRANSFORMED, spends_attempt=False)
         return Ended(Settled(claimed=claimed, outcome=outcome, queue=send_queue(route.to), output=output))
-    children = [_child(claimed, opened, made, index, route, catalogue) for index, made in enumerate(outputs)]
+    children = [
+        make_child(opened, made, index, key=claimed.key, route=route, catalogue=catalogue)
+        for index, made in enumerate(outputs)
+    ]
     settled = Settled(claimed=claimed, outcome=succeed(), queue=send_queue(route.to), produced=len(children))
     return Ended(settled, children)
 
@@ -134,9 +137,14 @@ def _read_output(output: Outgoing, index: int, route: Route, catalogue: Catalogu
     return Opened(Message(id="", type=output.type, system="", site="", subject="", content_type="", body=b""), document)
 
 
-def _child(
-    claimed: Claimed, opened: Opened, made: Outgoing, index: int, route: Route, catalogue: Catalogue
+def make_child(
+    opened: Opened, made: Outgoing, index: int, *, key: str, route: Route, catalogue: Catalogue
 ) -> Child:
+    """The message that an output becomes; `key`: of the delivery whose transform made it.
+
+    Raises:
+        PermanentFailure: transformer.output-invalid.
+    """
     parent = opened.message
     document = _read_output(made, index, route, catalogue).document
     contract = catalogue.contracts.of(made.type)
@@ -146,7 +154,7 @@ def _child(
         raise PermanentFailure("transformer.output-invalid", f"output {index}, {made.type}: {error}") from error
     message = replace(
         parent,
-        id=child_key(claimed.key, index),
+        id=child_key(key, index),
         type=made.type,
         subject=subject,
         content_type=made.content_type,

@@ -1,0 +1,1 @@
+"""What an operator asks and orders; every act bears a person and a reason."""

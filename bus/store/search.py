@@ -1,0 +1,200 @@
+"""Find messages: by what they are, by how they went, by what their documents say; bounded however long the history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from bus.model.delivery import State
+from bus.model.message import Message
+from bus.store import tables as t
+from bus.store.claims import message_of
+from bus.store.engine import Database
+from bus.store.transaction import chunks
+from bus.store.views import (
+    COUNTED,
+    MESSAGE_COLUMNS,
+    MessageLine,
+    Page,
+    count_up_to,
+    in_state,
+    message_line,
+    states_of,
+)
+
+LOOK_AT = 50_000
+"""Rows of one index range that the other filters are tried on; what lies behind is a next page."""
+
+READ_AT_MOST = 5_000
+"""Bodies read for one page of a search by a path that no contract declares searchable."""
+
+_M = t.message.c
+_D = t.delivery.c
+_S = t.search_value.c
+_SKEW = timedelta(minutes=1)
+"""By how much the order of numbers may differ from that of times: a transaction is far shorter."""
+_FEW = frozenset({State.DEAD, State.IN_DOUBT, State.RETRYING, State.CLAIMED, State.SENDING})
+"""States that few deliveries are in, each with an index of its own: the search starts from them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageQuery:
+    """What to look for; everything given must hold. `where`: (path, value) of paths contracts declare searchable."""
+
+    type: str = ""
+    system: str = ""
+    subject: str = ""
+    correlation: str = ""
+    state: State | None = None
+    """Some delivery of the message is in this state."""
+    unrouted: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+    """Times of acceptance, both included."""
+    where: tuple[tuple[str, str], ...] = ()
+
+
+Matches = Callable[[Message], bool]
+
+
+def list_messages(
+    database: Database, query: MessageQuery, *, limit: int, before: int | None = None, matches: Matches | None = None
+) -> Page[MessageLine]:
+    """The newest messages that fit, newest first; `matches` is asked with the whole message where it is given.
+
+    One index range is read, chosen by the most telling filter; the others are tried on at most LOOK_AT of its rows
+    (`matches` on READ_AT_MOST), and the page says when that was not all.
+    """
+    with database.read() as connection:
+        bounds = _Bounds.of(connection, query, before)
+        if bounds is None:
+            return Page([])
+        window = _window(query, bounds)
+        found = _filtered(query, window)
+        if matches is not None:
+            return _read_and_match(connection, found, matches, limit)
+        rows = connection.execute(found.limit(limit)).all()
+        lines = _lines(connection, rows)
+        if len(rows) == limit:
+            more = count_up_to(connection, found, limit + COUNTED) - limit
+            return Page(lines, more, more < COUNTED, rows[-1].id)
+        seen = connection.execute(_seen(window)).one()
+        if seen.rows == LOOK_AT:
+            return Page(lines, goes_on_at=seen.oldest, looked_at=LOOK_AT)
+        return Page(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Between which numbers (both excluded) the messages of the asked time lie."""
+
+    above: int
+    below: int | None
+
+    @classmethod
+    def of(cls, connection: Connection, query: MessageQuery, before: int | None) -> _Bounds | None:
+        above, below = 0, before
+        if query.since is not None:
+            first = select(_M.id).where(_M.accepted_at >= query.since - _SKEW).order_by(_M.accepted_at, _M.id).limit(1)
+            number = connection.execute(first).scalar()
+            if number is None:
+                return None
+            above = number - 1
+        if query.until is not None:
+            last = select(_M.id).where(_M.accepted_at <= query.until + _SKEW)
+            number = connection.execute(last.order_by(_M.accepted_at.desc(), _M.id.desc()).limit(1)).scalar()
+            if number is None:
+                return None
+            below = number + 1 if below is None else min(below, number + 1)
+        return cls(above, below)
+
+    def hold(self, number: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+        return [number > self.above] + ([number < self.below] if self.below is not None else [])
+
+
+def _window(query: MessageQuery, bounds: _Bounds) -> Any:
+    """The newest LOOK_AT numbers of the one index range the search reads."""
+    number: ColumnElement[Any] = _M.id
+    source: Select[Any]
+    if query.correlation:
+        source = select(number).where(_M.correlation_id == query.correlation)
+    elif query.where:
+        number = _S.message
+        path, value = query.where[0]
+        source = select(number).where(_S.path == path, _S.value == value[:500])
+    elif query.subject:
+        source = select(number).where(_M.subject == query.subject)
+    elif query.state in _FEW:
+        number = _D.message
+        source = select(number).where(in_state(_D.state, query.state)).distinct()
+    elif query.type:
+        source = select(number).where(_M.type == query.type)
+    elif query.system:
+        source = select(number).where(_M.system == query.system)
+    else:
+        source = select(number)
+    source = source.where(*bounds.hold(number)).order_by(number.desc()).limit(LOOK_AT)
+    return source.with_only_columns(number.label("id")).subquery("window")
+
+
+def _filtered(query: MessageQuery, window: Any) -> Select[Any]:
+    conditions: list[ColumnElement[bool]] = []
+    for column, wanted in (
+        (_M.type, query.type),
+        (_M.system, query.system),
+        (_M.subject, query.subject),
+        (_M.correlation_id, query.correlation),
+    ):
+        if wanted:
+            conditions.append(column == wanted)
+    if query.since is not None:
+        conditions.append(_M.accepted_at >= query.since)
+    if query.until is not None:
+        conditions.append(_M.accepted_at <= query.until)
+    if query.unrouted:
+        conditions.append(_M.planned == 0)
+    if query.state is not None:
+        conditions.append(select(_D.id).where(_D.message == _M.id, in_state(_D.state, query.state)).exists())
+    for path, value in query.where:
+        named = select(_S.message).where(_S.path == path, _S.value == value[:500], _S.message == _M.id)
+        conditions.append(named.exists())
+    joined = window.join(t.message, _M.id == window.c.id)
+    return select(*MESSAGE_COLUMNS).select_from(joined).where(*conditions).order_by(window.c.id.desc())
+
+
+def _seen(window: Any) -> Select[Any]:
+    return select(func.count().label("rows"), func.min(window.c.id).label("oldest")).select_from(window)
+
+
+def _lines(connection: Connection, rows: Sequence[Any]) -> list[MessageLine]:
+    states = states_of(connection, [row.id for row in rows])
+    return [message_line(row, states[row.id]) for row in rows]
+
+
+def _read_and_match(connection: Connection, found: Select[Any], matches: Matches, limit: int) -> Page[MessageLine]:
+    candidates = connection.execute(found.limit(READ_AT_MOST)).all()
+    kept: list[Any] = []
+    read = 0
+    for part in chunks(candidates, 100):
+        bodies = _messages(connection, [row.id for row in part])
+        for row in part:
+            read += 1
+            if matches(bodies[row.id]):
+                kept.append(row)
+                if len(kept) == limit:
+                    break
+        if len(kept) == limit:
+            break
+    left = read < len(candidates) or len(candidates) == READ_AT_MOST
+    goes_on = candidates[read - 1].id if left and read else None
+    cut = read if left and len(kept) < limit else None
+    # How many more there are nobody knows before they are read.
+    return Page(_lines(connection, kept), 1 if left else 0, not left, goes_on, cut)
+
+
+def _messages(connection: Connection, numbers: Sequence[int]) -> Mapping[int, Message]:
+    return {row.id: message_of(row) for row in connection.execute(select(t.message).where(_M.id.in_(numbers)))}
