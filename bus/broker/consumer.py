@@ -8,6 +8,7 @@ from collections import deque
 from datetime import timedelta
 from typing import Any
 
+from amqp import spec
 from loguru import logger as log
 
 from bus.broker.address import read_addresses
@@ -119,10 +120,12 @@ class Consumer:
         if connection is None:
             return
         try:
-            channel.close()
+            # Not channel.close(): py-amqp warns of every message that is still on its way here.
+            channel.send_method(spec.Channel.Close, "BsBB", (0, "", 0, 0), wait=spec.Channel.CloseOk)
             connection.close()
         except LOST:
             drop(connection)
+        self._arrived.clear()
 
     def _listen(self, within: timedelta, *, upto: int) -> None:
         """Wait that long for a message and take those behind it; connects first when it is time to try again."""

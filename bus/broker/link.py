@@ -27,17 +27,18 @@ def connect(
     addresses: Sequence[BrokerAddress],
     *,
     name: str,
+    limit: timedelta = CONNECT_LIMIT,
     on_blocked: Callable[[str], None] | None = None,
     on_unblocked: Callable[[], None] | None = None,
 ) -> Any:
-    """A connection to the first node that takes one; `name` is what the broker's own tools show.
+    """A connection to the first node that takes one within `limit`; `name` is what the broker's own tools show.
 
     Raises:
         BrokerUnavailable: with each node's answer.
     """
     answers = []
     for address in addresses:
-        connection = _connection(address, name=name, on_blocked=on_blocked, on_unblocked=on_unblocked)
+        connection = _connection(address, name=name, limit=limit, on_blocked=on_blocked, on_unblocked=on_unblocked)
         try:
             connection.connect()
         except LOST as error:
@@ -68,7 +69,7 @@ def drain(connection: Any, *, within: timedelta) -> bool:
     return True
 
 
-def _connection(address: BrokerAddress, *, name: str, on_blocked: Any, on_unblocked: Any) -> Any:
+def _connection(address: BrokerAddress, *, name: str, limit: timedelta, on_blocked: Any, on_unblocked: Any) -> Any:
     return Connection(
         host=address.server,
         userid=address.user,
@@ -76,7 +77,7 @@ def _connection(address: BrokerAddress, *, name: str, on_blocked: Any, on_unbloc
         login_method="PLAIN",
         virtual_host=address.vhost,
         ssl=dict(address.tls) if address.tls else False,
-        connect_timeout=CONNECT_LIMIT.total_seconds(),
+        connect_timeout=max(limit.total_seconds(), 0.001),
         read_timeout=ANSWER_LIMIT.total_seconds(),
         write_timeout=ANSWER_LIMIT.total_seconds(),
         heartbeat=HEARTBEAT.total_seconds(),

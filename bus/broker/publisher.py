@@ -13,7 +13,7 @@ from amqp import Message, spec
 from amqp.exceptions import ChannelError
 
 from bus.broker.address import read_addresses
-from bus.broker.link import HEARTBEAT, LOST, connect, drain, drop
+from bus.broker.link import CONNECT_LIMIT, HEARTBEAT, LOST, connect, drain, drop
 from bus.errors import BrokerUnavailable, PublishError, PublishRefused, Unroutable
 
 Outcome = PublishError | BrokerUnavailable | None
@@ -93,6 +93,11 @@ class Publisher:
                     outcomes[at] = self._fly_alone(publications[at], deadline)
         return list(outcomes)
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker said that it takes nothing, as far as was read; `keep_alive` reads on."""
+        return bool(self._blocked)
+
     def keep_alive(self) -> None:
         """Read what came, send a heartbeat when due. Never raises: what is lost is opened again when needed."""
         if self._connection is None:
@@ -120,7 +125,7 @@ class Publisher:
         if self._connection is not None and time.monotonic() - self._used_at > HEARTBEAT.total_seconds():
             self.keep_alive()  # a connection that died while it was idle is found out before anything is written
         if self._connection is None:
-            self._open()
+            self._open(deadline)
         while self._blocked:
             if time.monotonic() > deadline:
                 raise BrokerUnavailable(self._blocked_text())
@@ -131,10 +136,14 @@ class Publisher:
                 self._drop()
                 raise BrokerUnavailable(f"the connection to the broker was lost: {error}") from error
 
-    def _open(self) -> None:
+    def _open(self, deadline: float) -> None:
         self._blocked = ""
         self._connection = connect(
-            self._addresses, name=self._name, on_blocked=self._on_blocked, on_unblocked=self._on_unblocked
+            self._addresses,
+            name=self._name,
+            limit=min(CONNECT_LIMIT, timedelta(seconds=deadline - time.monotonic())),
+            on_blocked=self._on_blocked,
+            on_unblocked=self._on_unblocked,
         )
         try:
             self._open_channel()

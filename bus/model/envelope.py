@@ -79,7 +79,7 @@ def open_envelope(
     """
     if len(envelope.body) > max_bytes:
         raise MessageInvalid(
-            "size.exceeded", Violation("body", f"{len(envelope.body)} bytes, at most {max_bytes} are taken")
+            "body.too-large", Violation("body", f"{len(envelope.body)} bytes, at most {max_bytes} are taken")
         )
     if envelope.unreadable:
         raise MessageInvalid("properties.unreadable", Violation("properties", envelope.unreadable))
@@ -223,6 +223,6 @@ def _read(contract: Contract, body: bytes) -> Mapping[str, Any]:
         raise
     except Exception as error:  # a contract's own reader stumbled: recorded, and nobody else is held up
         raise MessageInvalid(
-            "contract.raised",
+            "reader.raised",
             Violation("body", f"the reader of {contract.type} raised {type(error).__name__}: {error}"),
         ) from error

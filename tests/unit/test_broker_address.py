@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from bus.broker.address import mask_url, read_addresses
-from bus.errors import ConfigurationError
+from bus.broker.link import connect
+from bus.errors import BrokerUnavailable, ConfigurationError
+
+CERTIFICATE = Path(__file__).parents[1] / "conformance" / "certificates" / "loopback.pem"
 
 
 def test_a_url_names_its_nodes_in_order() -> None:
@@ -51,3 +59,43 @@ def test_no_password_is_shown(password: str) -> None:
     url = f"amqp://mes:{password}@one/v;amqp://mes:{password}@two/v"
 
     assert mask_url(url) == "amqp://mes:***@one/v;amqp://mes:***@two/v"
+
+
+@pytest.fixture
+def tls_port() -> Iterator[int]:
+    """A server with the certificate of the loopback address that hangs up after the TLS handshake."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True):
+                pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (f"cacertfile={CERTIFICATE}&server_name_indication=broker.plant", "Hostname mismatch"),
+        ("", "self.signed certificate"),
+    ],
+)
+def test_a_server_must_prove_its_name(tls_port: int, options: str, complaint: str) -> None:
+    [address] = read_addresses(f"amqps://mes:secret@127.0.0.1:{tls_port}?{options}")
+
+    with pytest.raises(BrokerUnavailable, match=complaint):
+        connect([address], name="a test")
+
+
+def test_a_server_that_proves_its_name_is_spoken_to(tls_port: int) -> None:
+    [address] = read_addresses(f"amqps://mes:secret@127.0.0.1:{tls_port}?cacertfile={CERTIFICATE}")
+
+    with pytest.raises(BrokerUnavailable) as caught:
+        connect([address], name="a test")
+
+    assert "certificate" not in str(caught.value)

@@ -170,7 +170,7 @@ def test_a_message_written_to_the_wire_and_read_again_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("cause", "send"),
     [
-        ("size.exceeded", lambda: opened(max_bytes=len(BODY) - 1)),
+        ("body.too-large", lambda: opened(max_bytes=len(BODY) - 1)),
         ("properties.unreadable", lambda: opened(unreadable="UnicodeDecodeError")),
         ("routing-key.malformed", lambda: opened(key="P100.erp")),
         ("routing-key.malformed", lambda: opened(key="P100..order.release.v1")),
@@ -191,7 +191,7 @@ def test_a_message_written_to_the_wire_and_read_again_is_the_same() -> None:
         ("json.duplicate-key", lambda: opened(b'{"order":1,"order":2}')),
         ("text.nul", lambda: opened(b'{"order":{"id":"a\\u0000"}}')),
         ("contract.violated", lambda: opened(b"{}")),
-        ("contract.raised", lambda: opened(key="P100.erp.mes.odd.v1")),
+        ("reader.raised", lambda: opened(key="P100.erp.mes.odd.v1")),
         ("key.contradicts", lambda: opened(headers={"subject": "order:4712"})),
         ("key.missing", lambda: opened(b'{"order":{"id":""}}')),
         ("key.malformed", lambda: opened(json.dumps({"order": {"id": "4" * 300}}).encode())),
