@@ -151,5 +151,6 @@ def _note(entries: Sequence[Entry], placed: Sequence[NewDelivery], transaction: 
     planned = {entry.kept.row: (0, 0) for entry in entries}
     for d in placed:
         more, entering = planned[d.message]
-        planned[d.message] = (more + 1, entering + (d.destination == BUS))
+        # Queueing up is no plan: a message may turn out to have no route when its turn comes.
+        planned[d.message] = (more + (d.route != REENTRY), entering + (d.destination == BUS))
     transaction.note_planned(planned)

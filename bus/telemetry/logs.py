@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,20 @@ from loguru import logger
 if TYPE_CHECKING:
     from loguru import Record
 
-_WARNINGS = ("dead", "kill", "doubt", "trip", "away", "invalid", "refused", "conflict", "failed", "buried", "late", "not put")
+_WARNINGS = (
+    "dead",
+    "kill",
+    "doubt",
+    "trip",
+    "away",
+    "invalid",
+    "refused",
+    "conflict",
+    "failed",
+    "buried",
+    "late",
+    "not put",
+)
 
 
 class LogTelemetry:
@@ -22,7 +36,8 @@ class LogTelemetry:
 
     def event(self, name: str, **fields: object) -> None:
         level = "WARNING" if any(word in name for word in _WARNINGS) else "INFO"
-        self._log.bind(**{key: value for key, value in fields.items() if value not in ("", None)}).log(level, name)
+        told = {key: value for key, value in fields.items() if value not in ("", None)}
+        self._log.bind(**told).log(level, "{}", name)
 
 
 def configure_logs(*, as_json: bool, level: str = "INFO") -> None:
@@ -36,6 +51,16 @@ def configure_logs(*, as_json: bool, level: str = "INFO") -> None:
         backtrace=False,
         diagnose=False,
     )
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+
+
+class _Forward(logging.Handler):
+    """What libraries log through the standard library, as one line each and without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage() if error is None else f"{record.getMessage()} ({type(error).__name__}: {error})"
+        logger.bind(library=record.name).log("WARNING", "{}", text)
 
 
 def _console_line(record: Record) -> str:

@@ -1,0 +1,197 @@
+"""Release latency of orders, idle and with a flood of machine events queued: classes keep them apart.
+
+    python -m tests.benchmarks.event_flood [--events 100000] [--orders 300] [--rounds 3] [-o json]
+
+An order's latency runs from the ERP writing it into its outbox to MES P200 having it in its book, so publishing,
+routing, re-entry, sending and the plant's own work are all in it. Real broker, real processes, real HTTP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median, quantiles
+from urllib.parse import quote
+
+from sqlalchemy import text
+
+from bus.bootstrap import VHOST, declare, open_database, private_node, topology_of, upgrade_store
+from bus.client import Fact, connect
+from bus.project import Project, load_project
+from tests.plant.launch import Plant, running_plant, wait_until
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED_AT_ONCE = 1000
+PACE = 0.1  # seconds between two orders
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Milliseconds of one phase."""
+
+    count: int
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Latencies:
+        return cls(len(values), round(median(values), 1), round(quantiles(values, n=100)[98], 1))
+
+
+@dataclass(frozen=True)
+class Stage:
+    project: Project
+    plant: Plant
+    environment: dict[str, str]
+    publisher: str
+
+    @contextmanager
+    def processes(self, *roles: Sequence[str]) -> Iterator[None]:
+        """Bus processes of these roles while the block runs."""
+        with ExitStack() as stack:
+            for role in roles:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "bus", "--project", str(ROOT), *role],
+                    env=self.environment,
+                    stderr=subprocess.DEVNULL,
+                )
+                stack.callback(process.wait)
+                stack.callback(process.terminate)
+            yield
+
+    def delivered(self, destination: str) -> int:
+        with open_database(self.project).read() as connection:
+            query = text("SELECT count(*) FROM delivery WHERE destination = :to AND state = 'DELIVERED'")
+            return int(connection.execute(query, {"to": destination}).scalar_one())
+
+
+@contextmanager
+def a_stage(folder: Path) -> Iterator[Stage]:
+    """Private broker, fresh store, the plant; MES P200 takes orders and carries none out."""
+    os.environ |= {"BUS_FOLDER": str(folder), "BUS_STORE": os.environ.get("BUS_STORE") or f"sqlite:///{folder}/bus.db"}
+    project = load_project(ROOT).require_sound()
+    upgrade_store(project).close()
+    with ExitStack() as stack:
+        node = stack.enter_context(private_node(project))
+        urls = {
+            name: f"amqp://{name}:{quote(_password(folder, name), safe='')}@127.0.0.1:{node.amqp_port}/{VHOST}"
+            for name in ("bus", "erp", "mes-p100", "mes-p200")
+        }
+        declare(topology_of(project), urls["bus"])
+        plant = stack.enter_context(running_plant(folder, brokers=urls))
+        plant.mes_p200.command("pace", held=True)
+        environment = os.environ | plant.secrets.as_environment() | {
+            "BUS_BROKER": urls["bus"],
+            "PLANT_ERP_ADDRESS": plant.erp.url,
+            "PLANT_MES_P100_ADDRESS": f"{plant.mes_p100.url}/b2mml/operations-schedule",
+            "PLANT_MES_P200_ADDRESS": f"{plant.mes_p200.url}/orders",
+        }
+        yield Stage(project, plant, environment, urls["mes-p100"])
+
+
+def _password(folder: Path, name: str) -> str:
+    return (folder / "secrets" / name).read_text()
+
+
+def release_orders(stage: Stage, count: int, *, start: int) -> list[float]:
+    """Publish orders one by one at a steady pace; the milliseconds each took to the MES's book."""
+    begun = time.monotonic()
+    for number in range(count):
+        wait_until(lambda due=begun + number * PACE: time.monotonic() >= due, within=60, what="the pace")  # type: ignore[misc]  # a default binds the loop's value
+        stage.plant.erp.command("publish-orders", count=1, sites=["P200"], start=start + number, seed=start + number)
+    numbers = {str(start + number) for number in range(count)}
+    arrived = _eventually(lambda: _arrivals(stage, numbers), len(numbers))
+    written = {
+        row["order_number"]: _moment(row["written_at"])
+        for row in stage.plant.erp.rows("SELECT order_number, written_at FROM published")
+    }
+    return [(arrived[number] - written[number]).total_seconds() * 1000 for number in numbers]
+
+
+def _arrivals(stage: Stage, numbers: set[str]) -> dict[str, datetime]:
+    rows = stage.plant.mes_p200.rows("SELECT order_number, received_at FROM jobs")
+    return {row["order_number"]: _moment(row["received_at"]) for row in rows if row["order_number"] in numbers}
+
+
+def _eventually(look: Callable[[], dict[str, datetime]], size: int) -> dict[str, datetime]:
+    wait_until(lambda: len(look()) == size, within=300, what="every order reached the MES")
+    return look()
+
+
+def _moment(written: str) -> datetime:
+    return datetime.fromisoformat(written)
+
+
+def flood(stage: Stage, count: int) -> None:
+    """Queue that many machine events; nobody reads them yet."""
+    with connect(stage.publisher, system="mes-p100", site="P100") as line:
+        for first in range(0, count, PUBLISHED_AT_ONCE):
+            line.publish_many([_event(number) for number in range(first, min(first + PUBLISHED_AT_ONCE, count))])
+
+
+def _event(number: int) -> Fact:
+    machine = f"P1-CUT-{number % 50:02d}"
+    body = {
+        "equipment": {"id": machine, "site": "P100"},
+        "state": ("Running", "Idle", "Down")[number % 3],
+        "since": f"2026-03-02T07:{number // 60 % 60:02d}:{number % 60:02d}Z",
+        "sequence": number,
+    }
+    return Fact(
+        type="equipment.status-changed.v1", body=body, subject=f"equipment:{machine}", message_id=f"{machine}-{number}"
+    )
+
+
+def measure(folder: Path, *, events: int, orders: int) -> dict[str, object]:
+    """One round: idle first, then with the events queued and being worked off."""
+    with a_stage(folder) as stage, stage.processes(
+        ("router", "--class", "transaction"), ("worker", "--class", "transaction"), ("relay",)
+    ):
+        release_orders(stage, 20, start=1_000_000)  # everything is warm and connected
+        idle = Latencies.of(release_orders(stage, orders, start=2_000_000))
+        flood(stage, events)
+        with stage.processes(("router", "--class", "event"), ("worker", "--class", "event")):
+            wait_until(lambda: stage.delivered("machine-events") > 0, within=120, what="the first event went out")
+            flooded = Latencies.of(release_orders(stage, orders, start=3_000_000))
+            left = events - stage.delivered("machine-events")
+    return {
+        "idle": vars(idle),
+        "flooded": vars(flooded),
+        "events_left_at_the_end": left,
+        "p99_ratio": round(flooded.p99 / idle.p99, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--orders", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("-o", dest="output", choices=("table", "json"), default="table")
+    wanted = parser.parse_args()
+    rounds = []
+    for _ in range(wanted.rounds):
+        with tempfile.TemporaryDirectory(prefix="plantbus-bench-") as folder:
+            rounds.append(measure(Path(folder), events=wanted.events, orders=wanted.orders))
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    if wanted.output == "json":
+        print(json.dumps({"machine": machine, "events": wanted.events, "rounds": rounds}))  # noqa: T201  # its output
+        return
+    print(f"{machine}; {wanted.events:,} machine events queued")  # noqa: T201  # its output
+    for number, found in enumerate(rounds, start=1):
+        print(f"round {number}: {found}")  # noqa: T201  # its output
+
+
+if __name__ == "__main__":
+    main()
