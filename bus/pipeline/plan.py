@@ -13,8 +13,9 @@ from bus.model.message import BUS, Opened, delivery_key
 from bus.model.route import Route, Selection
 from bus.ports import Kept, NewDelivery, Transaction
 
-REENTRY = "re-entry"
-"""Route of the delivery with which a canonical message queues up behind native ones of its subject."""
+REENTRY = "(re-entry)"
+"""Stands where the route stands in a delivery with which a canonical message queues up behind native ones of its
+subject; no route can have this name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from bus.model import ledger
 from bus.model.delivery import FINAL, RUNNING, Stage, State, is_laned_now, stands
 from bus.model.lane import Moves, Standing, head_run
 from bus.model.message import BUS
+from bus.pipeline.plan import REENTRY
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.overview import totals
@@ -69,7 +70,7 @@ def _messages(connection: Connection, progress: Progress) -> Iterator[Discrepanc
 
 
 def _counts(connection: Connection, page: Any) -> Iterator[Discrepancy]:
-    planned = func.count(_D.id)
+    planned = func.count(case((_D.route != REENTRY, _D.id)))  # queueing up is no plan
     entering = func.coalesce(func.sum(case((and_(_D.destination == BUS, _D.state.not_in(_FINAL)), 1), else_=0)), 0)
     query = (
         select(_M.id, _M.planned, _M.entering, planned.label("rows"), entering.label("entering_rows"))
