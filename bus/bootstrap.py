@@ -378,12 +378,18 @@ def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
     beating.start()
     asked = Stop()
     on_stop_signals(asked.ask, end_within=DRAIN + timedelta(seconds=5))
+    threading.Thread(target=_pass_on, args=(asked, stop), name="stop", daemon=True).start()
     drained = run_worker_loop(broker, stop=asked, telemetry=telemetry, drain_within=DRAIN)
-    stop.set()
     beating.join()
     if drained:
         _leave(heart, telemetry)
     return 0 if drained else 1
+
+
+def _pass_on(asked: Stop, stop: threading.Event) -> None:
+    """Let batches in work give back what they did not begin; a signal handler may not set an Event itself."""
+    asked.wait()
+    stop.set()
 
 
 def _leave(heart: Heart, telemetry: LogTelemetry) -> None:
