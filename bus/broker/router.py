@@ -10,7 +10,7 @@ from datetime import timedelta
 from loguru import logger as log
 
 from bus.broker.consumer import Consumer
-from bus.errors import StoreUnavailable
+from bus.errors import StoreConflict, StoreUnavailable
 from bus.model.envelope import Envelope
 
 BATCH = 256
@@ -64,7 +64,7 @@ def _received(
     while True:
         try:
             queues = receive(batch)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreConflict) as error:
             failures += 1
             log.warning("router waits for the store", queue=consumer.queue, cause=str(error), failures=failures)
         else:
