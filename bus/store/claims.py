@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, Select, select, update
 
 from bus.model.delivery import Stage, State, is_laned_now
 from bus.model.lane import LaneKey, claimable
-from bus.model.message import Message
+from bus.model.message import BUS, Message
 from bus.ports import Claimed, Doubt, Kept, Output
 from bus.store import tables as t
 from bus.store.engine import Database
@@ -26,28 +27,66 @@ def claim(database: Database, queue: str, *, worker: str, token: str, limit: int
     with database.write() as connection:
         if not endpoint_is_open(connection, queue):
             return []
-        candidates = list(connection.execute(_candidates(queue).order_by(t.delivery.c.id).limit(limit)))
-        if candidates and candidates[0].deaths:
-            candidates = candidates[:1]
-        candidates = [row for row in candidates if not row.deaths or row is candidates[0]]
-        taken = _runnable(database, connection, candidates)
-        return _take(database, connection, taken, worker=worker, token=token)
+        oldest = list(connection.execute(_candidates(queue).order_by(t.delivery.c.id).limit(limit)))
+        return _take(database, connection, _batch(database, connection, oldest), worker=worker, token=token)
+
+
+def _batch(database: Database, connection: Connection, oldest: Sequence[Any]) -> list[int]:
+    """Of the oldest candidates those that run now, lane by lane in order of place; suspects alone."""
+    batch: list[int] = []
+    suspects = {row.id for row in oldest if row.deaths}
+    for run in _runs(database, connection, oldest, suspects):
+        if not batch and run[0] in suspects:
+            return run[:1]
+        batch += itertools.takewhile(lambda number: number not in suspects, run)
+    return batch
+
+
+def _runs(database: Database, connection: Connection, oldest: Sequence[Any], suspects: set[int]) -> Iterator[list[int]]:
+    """What may run of each lane, at most as many as it has candidates; an unlaned candidate is a run of its own.
+
+    A younger number may stand before an older one (parts of a split, a replay at the tail): what is missing at the
+    head is fetched, else candidates that wait for it would fill the batch for ever.
+    """
+    lanes: dict[int, list[int]] = {}
+    for row in oldest:
+        if _is_laned(row):
+            lanes.setdefault(row.lane, []).append(row.id)
+    standing = SqlTransaction(database, connection).standing(list(lanes))
+    heads = {lane: [row.id for row in standing.get(lane, [])][: len(wanted)] for lane, wanted in lanes.items()}
+    missing = {number for head in heads.values() for number in head} - {row.id for row in oldest}
+    free = {number for wanted in lanes.values() for number in wanted}
+    for part in chunks(sorted(missing)):
+        query = select(t.delivery.c.id, t.delivery.c.deaths).where(
+            t.delivery.c.id.in_(part), t.delivery.c.state == str(State.READY)
+        )
+        for row in connection.execute(query.with_for_update(skip_locked=True)):
+            free.add(row.id)
+            suspects.update({row.id} if row.deaths else ())
+    for row in oldest:
+        if not _is_laned(row):
+            yield [row.id]
+        elif run := claimable(free, heads.pop(row.lane, [])):
+            yield run
+
+
+def _is_laned(row: Any) -> bool:
+    return row.lane is not None and is_laned_now(row.destination, Stage(row.stage))
 
 
 def claim_trial(database: Database, queue: str, *, worker: str, token: str) -> list[Claimed]:
     """See MessageStore.claim_trial."""
     with database.write() as connection:
         d = t.delivery.c
-        candidates = list(connection.execute(_candidates(queue).order_by(d.tries, d.id).limit(_TRIALS)))
-        heads = set(_runnable(database, connection, candidates))
-        taken = [row.id for row in candidates if row.id in heads and _is_head(connection, row)][:1]
+        candidates = connection.execute(_candidates(queue).order_by(d.tries, d.id).limit(_TRIALS))
+        taken = [row.id for row in candidates if _is_head(connection, row)][:1]
         if taken:
             connection.execute(update(t.delivery).where(d.id.in_(taken)).values(tries=d.tries + 1))
         return _take(database, connection, taken, worker=worker, token=token)
 
 
 def _is_head(connection: Connection, row: Any) -> bool:
-    if row.lane is None:
+    if not _is_laned(row):
         return True
     d = t.delivery.c
     head = select(d.id).where(d.lane == row.lane, d.stands).order_by(d.place, d.part).limit(1)
@@ -58,32 +97,27 @@ def _candidates(queue: str) -> Select[Any]:
     """READY ones of lanes in which nothing runs; their rows locked, those of other claims skipped."""
     d = t.delivery.c
     other = t.delivery.alias("other")
-    runs = select(other.c.id).where(other.c.lane == d.lane, other.c.state.in_(_RUNNING), other.c.stands).exists()
+    runs = select(other.c.id).where(
+        other.c.lane == d.lane,
+        other.c.state.in_(_RUNNING),
+        other.c.stands,
+        (other.c.stage == str(Stage.SEND)) | (other.c.destination == BUS),  # transforms run ahead, out of turn
+    )
     return (
         select(d.id, d.lane, d.destination, d.stage, d.deaths)
-        .where(d.queue == queue, d.state == str(State.READY), (d.stage != str(Stage.SEND)) & (d.destination != "bus") | ~runs)
+        .where(
+            d.queue == queue,
+            d.state == str(State.READY),
+            (d.stage != str(Stage.SEND)) & (d.destination != BUS) | ~runs.exists(),
+        )
         .with_for_update(skip_locked=True)
     )
-
-
-def _runnable(database: Database, connection: Connection, candidates: Sequence[Any]) -> list[int]:
-    """The candidates with nothing before them in their lane but each other."""
-    lanes: dict[int, list[int]] = {}
-    free: list[int] = []
-    for row in candidates:
-        if row.lane is not None and is_laned_now(row.destination, Stage(row.stage)):
-            lanes.setdefault(row.lane, []).append(row.id)
-        else:
-            free.append(row.id)
-    standing = SqlTransaction(database, connection).standing(list(lanes))
-    for lane, wanted in lanes.items():
-        free += claimable(wanted, [row.id for row in standing.get(lane, [])])
-    return free
 
 
 def _take(
     database: Database, connection: Connection, numbers: Sequence[int], *, worker: str, token: str
 ) -> list[Claimed]:
+    """Mark them; they come back in the order given."""
     now = database.now(connection)
     for part in chunks(sorted(numbers)):
         connection.execute(
@@ -91,7 +125,8 @@ def _take(
             .where(t.delivery.c.id.in_(part))
             .values(state=str(State.CLAIMED), worker=worker, token=token, changed_at=now)
         )
-    return sorted(load(connection, numbers), key=lambda c: (c.lane or ("", ""), c.place, c.part, c.id))
+    loaded = {claimed.id: claimed for claimed in load(connection, numbers)}
+    return [loaded[number] for number in numbers]
 
 
 def endpoint_is_open(connection: Connection, queue: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
 from bus.ports import Actor, EndpointRow
 from bus.store import tables as t
@@ -75,8 +75,8 @@ def _change(
     with database.write() as connection:
         transaction = SqlTransaction(database, connection)
         now = transaction.now
-        old = _lock(connection, name)
-        if (old or "open") not in expected:
+        old = _lock(transaction, name)
+        if old not in expected:
             return False
         values = {
             "state": state,
@@ -87,15 +87,14 @@ def _change(
             "checks": checks,
             "actor": actor.name,
         }
-        if old is None:
-            connection.execute(t.endpoint.insert().values(name=name, **values))
-        else:
-            connection.execute(update(t.endpoint).where(_E.name == name).values(values))
-        transaction.write_journal(
-            actor, "endpoint", endpoint=name, old=old or "open", new=state, cause=cause, detail=detail
-        )
+        connection.execute(update(t.endpoint).where(_E.name == name).values(values))
+        transaction.write_journal(actor, "endpoint", endpoint=name, old=old, new=state, cause=cause, detail=detail)
         return True
 
 
-def _lock(connection: Connection, name: str) -> str | None:
-    return connection.execute(select(_E.state).where(_E.name == name).with_for_update()).scalar()
+def _lock(transaction: SqlTransaction, name: str) -> str:
+    """Lock the endpoint's row and return its state; made first, so that of two who come at once one waits."""
+    row = {"state": "open", "cause": "", "detail": "", "since": transaction.now, "checks": 0, "actor": ""}
+    transaction.execute(transaction.insert(t.endpoint).values(name=name, **row).on_conflict_do_nothing())
+    state: str = transaction.execute(select(_E.state).where(_E.name == name).with_for_update()).scalar_one()
+    return state

@@ -187,7 +187,7 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(_explain(error)) from error
     except StatementError as error:
         raise DataRefused(_first_line(error)) from error
-    except OverflowError as error:  # sqlite3: a number of more than 64 bits
+    except (OverflowError, UnicodeEncodeError) as error:  # a number of more than 64 bits, half a surrogate pair
         raise DataRefused(str(error)) from error
 
 

@@ -29,7 +29,8 @@ def take_lease(database: Database, name: str, holder: str, *, instead_of: tuple[
         if instead_of is None:
             insert = SqlTransaction(database, connection).insert(t.lease).on_conflict_do_nothing()
             values = {"name": name, "holder": holder, "counter": 1, "beat_at": now}
-            return bool(connection.execute(insert.values(values)).rowcount == 1)
+            # Not rowcount: for an INSERT it says -1 on PostgreSQL.
+            return connection.execute(insert.values(values).returning(_L.name)).first() is not None
         changed = connection.execute(
             update(t.lease)
             .where(_L.name == name, _L.holder == instead_of[0], _L.counter == instead_of[1])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy import delete, func, insert, or_, select, tuple_
 
 from bus.model.delivery import Event, State, worker_died
 from bus.model.lane import LaneKey
@@ -93,21 +94,17 @@ def fold_totals(database: Database) -> None:
     """Replace the deltas of each total by their sum."""
     total = t.total.c
     with database.write() as connection:
-        last = connection.execute(select(func.max(total.id))).scalar()
-        if last is None:
-            return
-        query = (
-            select(total.measure, total.route, func.sum(total.amount).label("amount"), func.count().label("rows"))
-            .where(total.id <= last)
-            .group_by(total.measure, total.route)
+        several = select(total.measure, total.route).group_by(total.measure, total.route).having(func.count() > 1)
+        # What is deleted is what is summed: rows that others commit or fold meanwhile are not ours to count.
+        folded = (
+            delete(t.total)
+            .where(tuple_(total.measure, total.route).in_(several))
+            .returning(total.measure, total.route, total.amount)
         )
-        sums = [row for row in connection.execute(query) if row.rows > 1]
-        for row in sums:
-            connection.execute(
-                delete(t.total).where(total.measure == row.measure, total.route == row.route, total.id <= last)
-            )
+        sums: Counter[tuple[str, str]] = Counter()
+        for row in connection.execute(folded):
+            sums[row.measure, row.route] += row.amount
         if sums:
             connection.execute(
-                insert(t.total),
-                [{"measure": row.measure, "route": row.route, "amount": int(row.amount)} for row in sums],
+                insert(t.total), [{"measure": m, "route": r, "amount": amount} for (m, r), amount in sums.items()]
             )

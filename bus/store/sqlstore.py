@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 
 from bus.model.delivery import Event, State
 from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow
 from bus.store import claims, endpoints, leases, relay
 from bus.store import tables as t
 from bus.store.engine import Database
-from bus.store.transaction import SqlTransaction
+from bus.store.transaction import SqlTransaction, storable
 
 
 class SqlStore:
@@ -34,14 +34,10 @@ class SqlStore:
 
     def note_opening(self, digest: bytes) -> int:
         o = t.opening.c
-        with self.database.write() as connection:
-            count = connection.execute(select(o.count).where(o.digest == digest).with_for_update()).scalar()
-            if count is None:
-                now = self.database.now(connection)
-                connection.execute(insert(t.opening).values(digest=digest, count=1, at=now))
-                return 0
-            connection.execute(update(t.opening).where(o.digest == digest).values(count=count + 1))
-            return int(count)
+        with self.transaction() as transaction:
+            noted = transaction.insert(t.opening).values(digest=digest, count=1, at=transaction.now)
+            noted = noted.on_conflict_do_update(index_elements=["digest"], set_={"count": o.count + 1})
+            return int(transaction.execute(noted.returning(o.count)).scalar_one()) - 1
 
     # -- claims -------------------------------------------------------------------------------------------------------
 
@@ -62,13 +58,15 @@ class SqlStore:
     def settle_doubt(
         self, delivery: int, event: Event, *, actor: Actor, attempt: AttemptRecord | None = None, document: str = ""
     ) -> set[str]:
+        values: dict[str, object] = {"token": ""}
+        if document:
+            values["document"] = storable(document)
         with self.transaction() as transaction:
+            # Lanes before deliveries: an attempt locks its delivery, so it comes after the move.
+            queues = transaction.move([delivery], event, expected=State.IN_DOUBT, actor=actor, **values).queues
             if attempt is not None:
                 transaction.add_attempts([attempt])
-            values: dict[str, object] = {"token": ""}
-            if document:
-                values["document"] = document
-            return transaction.move([delivery], event, expected=State.IN_DOUBT, actor=actor, **values).queues
+            return queues
 
     def put_off_doubt(self, delivery: int, *, attempt: AttemptRecord | None, again_in: timedelta | None) -> None:
         d = t.delivery.c

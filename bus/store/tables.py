@@ -43,12 +43,15 @@ class Instant(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError(f"{value}: an instant needs a zone")
         value = value.astimezone(UTC)
-        return value if dialect.name == "postgresql" else value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if dialect.name == "postgresql":
+            return value
+        # Not strftime: it writes the year 1 as "1", which neither sorts nor can be read back.
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None or isinstance(value, datetime):
             return value.astimezone(UTC) if value else None
-        return datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        return datetime.fromisoformat(value)
 
 
 class Bytewise(TypeDecorator[str]):
@@ -108,7 +111,12 @@ Index("ix_message_correlation", message.c.correlation_id)
 Index("ix_message_type", message.c.type, message.c.id)
 Index("ix_message_system", message.c.system, message.c.id)
 Index("ix_message_message_id", message.c.message_id)
-Index("ix_message_parent", message.c.parent, postgresql_where=message.c.parent.is_not(None), sqlite_where=message.c.parent.is_not(None))
+Index(
+    "ix_message_parent",
+    message.c.parent,
+    postgresql_where=message.c.parent.is_not(None),
+    sqlite_where=message.c.parent.is_not(None),
+)
 
 message_key = Table(
     "message_key",

@@ -28,6 +28,13 @@ CHUNK = 400
 """Rows per statement where a list of values goes into one (SQLite allows 32,766 parameters)."""
 
 
+_D = t.delivery.c
+_STANDING = (_D.id, _D.lane, _D.stage, _D.state, _D.queue, _D.place, _D.part)
+_STANDING_IN_LANE = (
+    select(*_STANDING).where(_D.lane == bindparam("number"), _D.stands).order_by(_D.place, _D.part).limit(RUN)
+)
+
+
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
     """The items in slices of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
@@ -97,13 +104,13 @@ class SqlTransaction:
                 "at": self.now,
                 "kind": str(receipt.kind),
                 "cause": receipt.cause,
-                "detail": _storable(receipt.detail, 20_000),
-                "routing_key": _storable(receipt.routing_key),
+                "detail": storable(receipt.detail, 20_000),
+                "routing_key": storable(receipt.routing_key),
                 "properties": json.dumps(receipt.properties, default=str, ensure_ascii=True),
                 "body": receipt.body,
-                "message_id": _storable(receipt.message_id),
-                "system": _storable(receipt.system),
-                "type": _storable(receipt.type),
+                "message_id": storable(receipt.message_id),
+                "system": storable(receipt.system),
+                "type": storable(receipt.type),
             }
             for receipt in receipts
         ]
@@ -217,7 +224,7 @@ class SqlTransaction:
                 "key": d.key,
                 "replay": d.replay,
                 "cause": d.cause,
-                "detail": _storable(d.detail, 20_000),
+                "detail": storable(d.detail, 20_000),
                 "created_at": self.now,
                 "changed_at": self.now,
             }
@@ -284,27 +291,27 @@ class SqlTransaction:
             waiting += moves.waiting
             queues.update(row.queue for row in rows if row.id in set(moves.ready) or row.state == State.READY)
         d = t.delivery.c
-        for state, moved in ((State.READY, ready), (State.WAITING, waiting)):
+        for old, new, moved in ((State.WAITING, State.READY, ready), (State.READY, State.WAITING, waiting)):
             for part in chunks(sorted(moved)):
                 self._connection.execute(
-                    update(t.delivery).where(d.id.in_(part)).values(state=str(state), changed_at=self.now)
+                    update(t.delivery)
+                    .where(d.id.in_(part), d.state == str(old))
+                    .values(state=str(new), changed_at=self.now)
                 )
         return queues
 
     def standing(self, lanes: Sequence[int]) -> dict[int, list[Any]]:
         """The first RUN standing deliveries of each lane, in order of place."""
         d = t.delivery.c
-        columns = (d.id, d.lane, d.stage, d.state, d.queue, d.place, d.part)
         found: dict[int, list[Any]] = {}
         if self._database.is_sqlite:
             for number in lanes:
-                query = select(*columns).where(d.lane == number, d.stands).order_by(d.place, d.part).limit(RUN)
-                found[number] = list(self._connection.execute(query))
+                found[number] = list(self._connection.execute(_STANDING_IN_LANE, {"number": number}))
             return found
         for part in chunks(lanes):
             lane = select(t.lane.c.id).where(t.lane.c.id.in_(part)).subquery()
             first = (
-                select(*columns)
+                select(*_STANDING)
                 .where(d.lane == lane.c.id, d.stands)
                 .order_by(d.place, d.part)
                 .limit(RUN)
@@ -360,6 +367,7 @@ class SqlTransaction:
         claimed, outcome = s.claimed, s.outcome
         goes_on = outcome.event is Event.TRANSFORMED
         due = self.now + outcome.due_in if outcome.due_in is not None else None
+        keeps_cause = outcome.event is Event.RELEASE and not outcome.cause  # nothing new is known about it
         return {
             "row": claimed.id,
             "state": str(new),
@@ -370,9 +378,8 @@ class SqlTransaction:
             "trips": claimed.trips + (1 if outcome.blames else 0),
             "deaths": claimed.deaths,
             "due_at": due,
-            "cause": outcome.cause,
-            "detail": _storable(outcome.detail, 20_000),
-            "document": outcome.document,
+            **({} if keeps_cause else {"cause": outcome.cause, "detail": storable(outcome.detail, 20_000)}),
+            "document": storable(outcome.document),
             "produced": s.produced,
             "changed_at": self.now,
             "token": claimed.token if new is State.IN_DOUBT else "",
@@ -380,13 +387,15 @@ class SqlTransaction:
         }
 
     def _write_settled(self, rows: Sequence[dict[str, Any]]) -> None:
-        if rows:
-            columns = [name for name in rows[0] if name != "row"]
+        by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            by_columns.setdefault(tuple(name for name in row if name != "row"), []).append(row)
+        for columns, alike in by_columns.items():
             self._connection.execute(
                 update(t.delivery)
                 .where(t.delivery.c.id == bindparam("row"))
                 .values({name: bindparam(f"new_{name}", type_=t.delivery.c[name].type) for name in columns}),
-                [{"row": row["row"], **{f"new_{name}": row[name] for name in columns}} for row in rows],
+                [{"row": row["row"], **{f"new_{name}": row[name] for name in columns}} for row in alike],
             )
 
     def add_attempts(self, attempts: Sequence[AttemptRecord], *, late: bool = False) -> None:
@@ -402,10 +411,10 @@ class SqlTransaction:
                         "ended_at": self.now - a.ended,
                         "outcome": a.outcome,
                         "cause": a.cause,
-                        "detail": _storable(a.detail, 20_000),
+                        "detail": storable(a.detail, 20_000),
                         "sent": a.exchange.sent,
                         "received": a.exchange.received,
-                        "document": _storable(a.document),
+                        "document": storable(a.document),
                         "worker": a.worker,
                         "digests": a.digests,
                         "late": late,
@@ -440,7 +449,7 @@ class SqlTransaction:
             "old": str(old),
             "new": str(new),
             "cause": cause,
-            "detail": _storable(detail, 20_000),
+            "detail": storable(detail, 20_000),
         }
 
     def move(
@@ -451,7 +460,19 @@ class SqlTransaction:
         With an actor it is a deed and stands in the journal. `values` are columns to set besides.
         """
         d = t.delivery.c
-        columns = (d.id, d.message, d.destination, d.route, d.queue, d.stage, d.state, d.stands, d.blocks, d.place, d.part)
+        columns = (
+            d.id,
+            d.message,
+            d.destination,
+            d.route,
+            d.queue,
+            d.stage,
+            d.state,
+            d.stands,
+            d.blocks,
+            d.place,
+            d.part,
+        )
         lanes: dict[int, LaneKey] = {}
         for part in chunks(sorted(numbers)):
             query = select(d.id, t.lane.c.destination, t.lane.c.key).join(t.lane, t.lane.c.id == d.lane)
@@ -462,12 +483,7 @@ class SqlTransaction:
         moved = Moved()
         changes, journal = [], []
         for part in chunks(sorted(numbers)):
-            query = (
-                select(*columns)
-                .where(d.id.in_(part), d.state == str(expected))
-                .order_by(d.id)
-                .with_for_update()
-            )
+            query = select(*columns).where(d.id.in_(part), d.state == str(expected)).order_by(d.id).with_for_update()
             for row in self._connection.execute(query):
                 lane = lanes.get(row.id)
                 laned = lane is not None and is_laned_now(row.destination, Stage(values.get("stage", row.stage)))
@@ -503,7 +519,7 @@ class SqlTransaction:
             )
         if journal:
             self._connection.execute(insert(t.journal), journal)
-        self.note_planned({message: (0, -1) for message in moved.entered})
+        self.note_planned(dict.fromkeys(moved.entered, (0, -1)))
         moved.queues |= self.advance(moved.lanes)
         return moved
 
@@ -536,8 +552,7 @@ def _resting(settled: Settled, state: State) -> State:
     return State.WAITING if laned else State.READY
 
 
-def _storable(value: str, limit: int = 500) -> str:
+def storable(value: str, limit: int = 500) -> str:
     """Text any database keeps: no NUL, no half surrogates, bounded."""
     cleaned = value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
     return cleaned[:limit]
-

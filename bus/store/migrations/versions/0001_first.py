@@ -216,6 +216,12 @@ def _protect_journal() -> None:
                 f"CREATE TRIGGER journal_no_{act.lower()} BEFORE {act} ON journal "
                 "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
             )
+        # INSERT OR REPLACE deletes the old row without asking the trigger for DELETE.
+        op.execute(
+            "CREATE TRIGGER journal_no_replace BEFORE INSERT ON journal "
+            "WHEN EXISTS (SELECT 1 FROM journal WHERE id = NEW.id) "
+            "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+        )
         return
     op.execute(
         "CREATE FUNCTION journal_append_only() RETURNS trigger LANGUAGE plpgsql AS "
