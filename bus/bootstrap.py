@@ -261,7 +261,9 @@ def _adapter_factory(endpoint: Endpoint) -> AdapterFactory:
     try:
         found: AdapterFactory = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"bus.toml [endpoints.{endpoint.name}]: adapter {endpoint.adapter!r}: {error}") from error
+        raise ConfigurationError(
+            f"bus.toml [endpoints.{endpoint.name}]: adapter {endpoint.adapter!r}: {error}"
+        ) from error
     return found
 
 

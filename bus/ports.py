@@ -289,7 +289,11 @@ class Transaction(Protocol):
     def add_receipts(self, receipts: Sequence[Receipt]) -> None: ...
 
     def add_messages(
-        self, messages: Sequence[Message], *, searchable: Sequence[Sequence[tuple[str, str]]], parents: Sequence[int] = ()
+        self,
+        messages: Sequence[Message],
+        *,
+        searchable: Sequence[Sequence[tuple[str, str]]],
+        parents: Sequence[int] = (),
     ) -> list[Kept]:
         """Insert in order; numbers rise in that order. `parents`: the delivery each was made by, empty: received."""
 
@@ -380,7 +384,9 @@ class MessageStore(Protocol):
     def last_replay(self, delivery: int) -> int:
         """The highest replay number of this delivery's message, route and part."""
 
-    def move(self, deliveries: Sequence[int], event: Event, *, expected: State, actor: Actor, **values: object) -> set[str]:
+    def move(
+        self, deliveries: Sequence[int], event: Event, *, expected: State, actor: Actor, **values: object
+    ) -> set[str]:
         """REPLAY, DISCARD … of those in the expected state, journalled; returns queues that have work now."""
 
     # -- the relay

@@ -21,7 +21,6 @@ from bus.model.route import Route, RouteTable
 from bus.model.values import ValueMap, ValueMaps
 from bus.settings import Settings, load_settings
 
-
 T = TypeVar("T")
 
 
@@ -83,9 +82,8 @@ def load_project(folder: Path | None = None) -> Project:
     for module, path in _modules(root, "routes"):
         for route in _declared(module, path, "ROUTES", Route):
             if route.name in origins:
-                raise ConfigurationError(
-                    f"two routes are named {route.name!r}: in {origins[route.name]} and in {_place(root, path, route.name)}"
-                )
+                here = _place(root, path, route.name)
+                raise ConfigurationError(f"two routes are named {route.name!r}: in {origins[route.name]} and in {here}")
             origins[route.name] = _place(root, path, route.name)
             routes.append(route)
     catalogue = Catalogue(

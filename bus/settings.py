@@ -71,7 +71,9 @@ class _Table:
     def seconds(self, name: str, default: float) -> timedelta:
         value = self.take(name, (int, float), default)
         if not 0 < value <= 86_400:
-            raise ConfigurationError(f"bus.toml [{self._place}]: {name} is seconds between 0 and 86400, found {value!r}")
+            raise ConfigurationError(
+                f"bus.toml [{self._place}]: {name} is seconds between 0 and 86400, found {value!r}"
+            )
         return timedelta(seconds=value)
 
     def count(self, name: str, default: int, *, most: int) -> int:
@@ -95,9 +97,8 @@ class _Table:
     def finish(self) -> None:
         unknown = sorted(set(self._values) - self._read)
         if unknown:
-            raise ConfigurationError(
-                f"bus.toml [{self._place}]: unknown {', '.join(map(repr, unknown))}; known: {', '.join(sorted(self._read))}"
-            )
+            found, known = ", ".join(map(repr, unknown)), ", ".join(sorted(self._read))
+            raise ConfigurationError(f"bus.toml [{self._place}]: unknown {found}; known: {known}")
 
 
 def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settings:

@@ -1,8 +1,8 @@
 """For tests, shipped: the same pipeline in one process without a broker, and an endpoint that does as it is told.
 
-    bus = DirectBus(store, catalogue, adapters={"mes": ScriptedEndpoint()})
-    bus.receive(a_message)
-    bus.run_until_idle()
+bus = DirectBus(store, catalogue, adapters={"mes": ScriptedEndpoint()})
+bus.receive(a_message)
+bus.run_until_idle()
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class DirectBus:
         self.stop = threading.Event()
         self.hinted: set[str] = set()
         self.alive = True
-        drawn = random.Random(7)
+        drawn = random.Random(7)  # noqa: S311  # jitter, no secret
         self.shift = Shift(
             store=store,
             catalogue=catalogue,
@@ -209,5 +209,3 @@ def a_message(**overrides: object) -> Message:
         body=b"{}",
     )
     return replace(plain, **overrides)  # type: ignore[arg-type]  # overrides name fields of Message
-
-

@@ -90,7 +90,11 @@ def endpoint(name: str, **options: object) -> Endpoint:
 
 
 TO_TARGET = Route(
-    name="steps-to-target", when=on("test.step.v1") & (field("step") != 404), to="target", transform=for_the_target, retry=SOON
+    name="steps-to-target",
+    when=on("test.step.v1") & (field("step") != 404),
+    to="target",
+    transform=for_the_target,
+    retry=SOON,
 )
 TO_BUS = Route(name="steps-become-canonical", when=on("native.step.v1"), to=BUS, transform=make_canonical, retry=SOON)
 AS_IT_IS = Route(name="steps-to-archive", when=on("test.step.v1") & (field("step") == 7), to="archive", retry=SOON)

@@ -60,26 +60,29 @@ class Catalogue:
         for route in self.routes:
             yield from self._route_complaints(route)
         for system in self.systems.values():
-            for site in system.sites:
-                if site not in self.sites:
-                    yield f"system {system.name}: site {site!r} is not declared ({_known(self.sites)})"
-            for type_name in system.publishes:
-                if type_name not in self.contracts:
-                    yield f"system {system.name} publishes {type_name!r}, which has no contract"
-                elif self.contracts[type_name].owner != system.role:
-                    owner = self.contracts[type_name].owner
-                    yield (
-                        f"system {system.name} ({system.role}) publishes {type_name}, "
-                        f"whose owner is {owner}: a system states only what its role owns"
-                    )
-            for other in system.speaks_for:
-                if other not in self.systems:
-                    yield f"system {system.name} speaks for {other!r}, which is not declared"
+            yield from self._system_complaints(system)
         for endpoint in self.endpoints.values():
             if endpoint.system not in self.systems:
                 yield f"endpoint {endpoint.name}: system {endpoint.system!r} is not declared ({_known(self.systems)})"
             if endpoint.visible_after < endpoint.timeout:
                 yield f"endpoint {endpoint.name}: visible_after is below its timeout; a late booking would be missed"
+
+    def _system_complaints(self, system: System) -> Iterator[str]:
+        for site in system.sites:
+            if site not in self.sites:
+                yield f"system {system.name}: site {site!r} is not declared ({_known(self.sites)})"
+        for type_name in system.publishes:
+            if type_name not in self.contracts:
+                yield f"system {system.name} publishes {type_name!r}, which has no contract"
+            elif self.contracts[type_name].owner != system.role:
+                owner = self.contracts[type_name].owner
+                yield (
+                    f"system {system.name} ({system.role}) publishes {type_name}, "
+                    f"whose owner is {owner}: a system states only what its role owns"
+                )
+        for other in system.speaks_for:
+            if other not in self.systems:
+                yield f"system {system.name} speaks for {other!r}, which is not declared"
 
     def _route_complaints(self, route: Route) -> Iterator[str]:
         types = types_of(route)

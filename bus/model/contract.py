@@ -131,7 +131,10 @@ class Contract:
         if missing or not values:
             raise MessageInvalid(
                 "identity.missing",
-                *(Violation(path, "needed for the identity, as message_id is not set") for path in missing or ["message_id"]),
+                *(
+                    Violation(path, "needed for the identity, as message_id is not set")
+                    for path in missing or ["message_id"]
+                ),
             )
         return tuple(str(value) for value in values.values())
 

@@ -42,9 +42,7 @@ def read_json(body: bytes) -> Any:
         ) from error
     _check_depth(body)
     try:
-        document = json.loads(
-            text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_number
-        )
+        document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_number)
     except json.JSONDecodeError as error:
         raise MessageInvalid(
             "json.syntax", Violation(f"line {error.lineno}, column {error.colno}", error.msg)

@@ -127,7 +127,7 @@ class RouteTable:
         return self._by_name.get(name)
 
     def select(self, opened: Opened) -> Sequence[Selection]:
-        """The routes that take the message, in the order of the table; a raising predicate is selected with its error."""
+        """The routes that take the message, in the table's order; a raising predicate is selected with its error."""
         found: list[tuple[int, Selection]] = []
         for bucket in (self._by_type.get(opened.message.type), self._by_type.get(None)):
             for index, route in bucket.candidates(opened) if bucket else ():

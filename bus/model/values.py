@@ -69,7 +69,8 @@ class ValueMaps:
             return self.maps[name]
         except KeyError:
             raise PermanentFailure(
-                "value-map.missing", f"partner {self.partner!r} has no map {name!r}; it has: {', '.join(self.maps) or 'none'}"
+                "value-map.missing",
+                f"partner {self.partner!r} has no map {name!r}; it has: {', '.join(self.maps) or 'none'}",
             ) from None
 
     @property

@@ -193,10 +193,17 @@ def _resolve(items: Sequence[_Item], transaction: Transaction) -> tuple[list[_Ca
 def _tell(receipts: Sequence[Receipt], kept: Sequence[Kept], telemetry: Telemetry) -> None:
     for receipt in receipts:
         telemetry.event(
-            f"message {receipt.kind}", cause=receipt.cause, system=receipt.system, type=receipt.type, id=receipt.message_id
+            f"message {receipt.kind}",
+            cause=receipt.cause,
+            system=receipt.system,
+            type=receipt.type,
+            id=receipt.message_id,
         )
     for k in kept:
         telemetry.event(
-            "message accepted", message=k.row, type=k.message.type, subject=k.message.subject,
+            "message accepted",
+            message=k.row,
+            type=k.message.type,
+            subject=k.message.subject,
             correlation=k.message.correlation_id,
         )

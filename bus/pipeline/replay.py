@@ -62,9 +62,7 @@ def _why_not(state: State) -> str:
     return f"it is {state}: only what is dead or finished can be replayed"
 
 
-def _continue(
-    claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: Actor, retransform: bool
-) -> set[str]:
+def _continue(claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: Actor, retransform: bool) -> set[str]:
     values: dict[str, object] = {"attempts": 0, "deaths": 0, "trips": 0, "tries": 0}
     if retransform and claimed.stage is Stage.SEND and claimed.part == 0:
         values |= {"stage": str(Stage.TRANSFORM), "queue": catalogue.transform_queue(claimed.kept.message.type)}

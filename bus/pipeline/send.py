@@ -167,7 +167,9 @@ def _is_open(window: Window, shift: Shift) -> bool:
         shift.telemetry.event("endpoint check failed", endpoint=name, cause=error.cause, detail=error.detail)
         return False
     except Exception as error:  # noqa: BLE001  # the endpoint's row records it
-        shift.store.put_off_check(name, check_in=pause, cause="adapter.raised", detail=f"{type(error).__name__}: {error}")
+        shift.store.put_off_check(
+            name, check_in=pause, cause="adapter.raised", detail=f"{type(error).__name__}: {error}"
+        )
         return False
     _reopen(window, shift)
     return True
@@ -188,7 +190,14 @@ def _try_endpoint(window: Window, shift: Shift) -> bool:
     down = isinstance(failure, EndpointDown)
     if down and failure is not None:
         # A trial says nothing about this delivery: it does not count as a trip of its own.
-        outcome = replace(ended.settled.outcome, event=Event.RELEASE, trips_endpoint=False, blames=False, spends_attempt=False, due_in=None)
+        outcome = replace(
+            ended.settled.outcome,
+            event=Event.RELEASE,
+            trips_endpoint=False,
+            blames=False,
+            spends_attempt=False,
+            due_in=None,
+        )
         ended = Ended(replace(ended.settled, outcome=outcome))
     shift.settle([ended])
     if down and failure is not None:
@@ -235,9 +244,7 @@ def _probe_one(doubt: Doubt, window: Window, shift: Shift) -> None:
         rest = window.endpoint.visible_after - doubt.doubted_for
         shift.store.put_off_doubt(claimed.id, attempt=attempt, again_in=max(rest, FIRST_PROBE))
         return
-    queues = shift.store.settle_doubt(
-        claimed.id, event, actor=shift.actor, attempt=attempt, document=finding.document
-    )
+    queues = shift.store.settle_doubt(claimed.id, event, actor=shift.actor, attempt=attempt, document=finding.document)
     shift.telemetry.event(
         f"doubt {finding.verdict}", delivery=claimed.id, endpoint=window.endpoint.name, document=finding.document
     )

@@ -43,7 +43,12 @@ class Ended:
 
 
 def settle(
-    ended: Sequence[Ended], *, store: MessageStore, catalogue: Catalogue, actor: Actor, telemetry: Telemetry,
+    ended: Sequence[Ended],
+    *,
+    store: MessageStore,
+    catalogue: Catalogue,
+    actor: Actor,
+    telemetry: Telemetry,
     stop: threading.Event,
 ) -> set[str]:
     """Write the outcomes, children and plans; returns the queues that have work now.
@@ -57,8 +62,14 @@ def settle(
         state = states.get(c.id)
         telemetry.event(
             f"delivery {outcome.event.name.lower()}" if state else "delivery late",
-            delivery=c.id, message=c.kept.row, route=c.route, destination=c.destination, cause=outcome.cause,
-            correlation=c.kept.message.correlation_id, attempts=c.attempts, document=outcome.document,
+            delivery=c.id,
+            message=c.kept.row,
+            route=c.route,
+            destination=c.destination,
+            cause=outcome.cause,
+            correlation=c.kept.message.correlation_id,
+            attempts=c.attempts,
+            document=outcome.document,
         )
     return queues
 
@@ -178,4 +189,3 @@ def _part(settled: Settled, kept: Kept, index: int) -> NewDelivery:
         part=index + 1,
         replay=claimed.replay,
     )
-

@@ -61,7 +61,10 @@ def _made(claimed: Claimed, opened: Opened, route: Route, catalogue: Catalogue) 
     if route.to != BUS and len(outputs) == 1:
         (made,) = outputs
         output = Output(
-            type=made.type, content_type=made.content_type, body=made.body, digest=digests(route, maps_for(route, opened, catalogue))
+            type=made.type,
+            content_type=made.content_type,
+            body=made.body,
+            digest=digests(route, maps_for(route, opened, catalogue)),
         )
         outcome = Outcome(event=Event.TRANSFORMED, spends_attempt=False)
         return Ended(Settled(claimed=claimed, outcome=outcome, queue=send_queue(route.to), output=output))
@@ -137,9 +140,7 @@ def _read_output(output: Outgoing, index: int, route: Route, catalogue: Catalogu
     return Opened(Message(id="", type=output.type, system="", site="", subject="", content_type="", body=b""), document)
 
 
-def make_child(
-    opened: Opened, made: Outgoing, index: int, *, key: str, route: Route, catalogue: Catalogue
-) -> Child:
+def make_child(opened: Opened, made: Outgoing, index: int, *, key: str, route: Route, catalogue: Catalogue) -> Child:
     """The message that an output becomes; `key`: of the delivery whose transform made it.
 
     Raises:
@@ -184,4 +185,3 @@ def digests(route: Route, maps: ValueMaps) -> str:
 
 def _attempt(claimed: Claimed, outcome: Outcome, began: timedelta, shift: Shift) -> AttemptRecord:
     return shift.attempt(claimed, Stage.TRANSFORM, outcome, began=began, ended=shift.clock())
-

@@ -91,12 +91,16 @@ def a_stage(folder: Path) -> Iterator[Stage]:
         declare(topology_of(project), urls["bus"])
         plant = stack.enter_context(running_plant(folder, brokers=urls))
         plant.mes_p200.command("pace", held=True)
-        environment = os.environ | plant.secrets.as_environment() | {
-            "BUS_BROKER": urls["bus"],
-            "PLANT_ERP_ADDRESS": plant.erp.url,
-            "PLANT_MES_P100_ADDRESS": f"{plant.mes_p100.url}/b2mml/operations-schedule",
-            "PLANT_MES_P200_ADDRESS": f"{plant.mes_p200.url}/orders",
-        }
+        environment = (
+            os.environ
+            | plant.secrets.as_environment()
+            | {
+                "BUS_BROKER": urls["bus"],
+                "PLANT_ERP_ADDRESS": plant.erp.url,
+                "PLANT_MES_P100_ADDRESS": f"{plant.mes_p100.url}/b2mml/operations-schedule",
+                "PLANT_MES_P200_ADDRESS": f"{plant.mes_p200.url}/orders",
+            }
+        )
         yield Stage(project, plant, environment, urls["mes-p100"])
 
 
@@ -155,8 +159,9 @@ def _event(number: int) -> Fact:
 
 def measure(folder: Path, *, events: int, orders: int) -> dict[str, object]:
     """One round: idle first, then with the events queued and being worked off."""
-    with a_stage(folder) as stage, stage.processes(
-        ("router", "--class", "transaction"), ("worker", "--class", "transaction"), ("relay",)
+    with (
+        a_stage(folder) as stage,
+        stage.processes(("router", "--class", "transaction"), ("worker", "--class", "transaction"), ("relay",)),
     ):
         release_orders(stage, 20, start=1_000_000)  # everything is warm and connected
         idle = Latencies.of(release_orders(stage, orders, start=2_000_000))
