@@ -223,6 +223,30 @@ def wake_for(project: Project, telemetry: LogTelemetry) -> Callable[[Collection[
     return DramatiqHints(_hint_broker(project, telemetry, {}), telemetry=telemetry).wake
 
 
+# --- soundness -------------------------------------------------------------------------------------------------------
+
+
+def complaints_of(project: Project) -> tuple[str, ...]:
+    """Everything that keeps the project from starting, adapters included; each with its file and place."""
+    found = list(project.complaints)
+    for endpoint in project.settings.endpoints.values():
+        try:
+            _adapter_factory(endpoint)
+        except ConfigurationError as error:
+            found.append(str(error))
+    return tuple(found)
+
+
+def require_sound(project: Project) -> None:
+    """Refuse to start with a project that does not fit together.
+
+    Raises:
+        ConfigurationError: every complaint, a line each.
+    """
+    if complaints := complaints_of(project):
+        raise ConfigurationError("\n".join(complaints))
+
+
 # --- adapters --------------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +319,7 @@ def _until_stopped(threads: Sequence[threading.Thread], stop: threading.Event) -
 
 def run_router(project: Project, classes: Sequence[MessageClass] = tuple(MessageClass)) -> int:
     """Read the inbound queues of these classes (with the events also what the broker put aside) until stopped."""
-    project.require_sound()
+    require_sound(project)
     store = open_store(project)
     telemetry = LogTelemetry(_process_name("router"))
     wake = wake_for(project, telemetry)
@@ -352,7 +376,7 @@ def queues_of_class(project: Project, message_class: MessageClass) -> list[str]:
 
 def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
     """Work on these queues (default: all) until stopped, then drain."""
-    project.require_sound()
+    require_sound(project)
     store = open_store(project)
     name = _process_name("worker")
     telemetry = LogTelemetry(name)
@@ -431,7 +455,7 @@ def _work_through(queue: str, step: Callable[[], bool], shift: Shift) -> None:
 
 def run_relay(project: Project) -> int:
     """Resume what is due, unattended or orphaned, until stopped."""
-    project.require_sound()
+    require_sound(project)
     store = open_store(project)
     name = _process_name("relay")
     telemetry = LogTelemetry(name)
@@ -450,7 +474,7 @@ def run_relay(project: Project) -> int:
 
 def run_all(project: Project) -> int:
     """Router, workers and relay of both classes, supervised; with a private broker where the project says so."""
-    project.require_sound()
+    require_sound(project)
     telemetry = LogTelemetry("supervisor")
     upgrade_store(project).close()
     if project.settings.broker != PRIVATE:

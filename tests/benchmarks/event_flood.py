@@ -80,7 +80,7 @@ class Stage:
 def a_stage(folder: Path) -> Iterator[Stage]:
     """Private broker, fresh store, the plant; MES P200 takes orders and carries none out."""
     os.environ |= {"BUS_FOLDER": str(folder), "BUS_STORE": os.environ.get("BUS_STORE") or f"sqlite:///{folder}/bus.db"}
-    project = load_project(ROOT).require_sound()
+    project = load_project(ROOT)
     upgrade_store(project).close()
     with ExitStack() as stack:
         node = stack.enter_context(private_node(project))
