@@ -238,7 +238,7 @@ def complaints_of(project: Project) -> tuple[str, ...]:
 
 
 def require_sound(project: Project) -> None:
-    """Refuse to start with a project that does not fit together.
+    """Refuse to start with a project that does not fit together, its adapters included.
 
     Raises:
         ConfigurationError: every complaint, a line each.

@@ -33,6 +33,16 @@ class Project:
     catalogue: Catalogue
     complaints: tuple[str, ...]
 
+    def require_sound(self) -> Project:
+        """Refuse to go on with a project that does not fit together.
+
+        Raises:
+            ConfigurationError: every complaint, a line each, with its file.
+        """
+        if self.complaints:
+            raise ConfigurationError("\n".join(self.complaints))
+        return self
+
 
 def find_project(folder: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
     """The project's folder: the one given, BUS_PROJECT, or the nearest one above with a bus.toml.

@@ -26,7 +26,8 @@ from urllib.parse import quote
 
 from sqlalchemy import text
 
-from bus.bootstrap import VHOST, declare, open_database, private_node, topology_of, upgrade_store
+from bus.bootstrap import VHOST, open_database, private_node, topology_of, upgrade_store
+from bus.broker.declare import declare
 from bus.client import Fact, connect
 from bus.project import Project, load_project
 from tests.plant.launch import Plant, running_plant, wait_until
