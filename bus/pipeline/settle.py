@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -95,7 +96,9 @@ def _settle_once(
         states = transaction.own([(e.settled.claimed.id, e.settled.claimed.token) for e in ended])
         ours = [e for e in ended if e.settled.claimed.id in states and _may_happen(states, e)]
         transaction.settle([e.settled for e in ours], states=states, actor=actor)
-        late = [e.settled.attempt for e in ended if e not in ours and e.settled.attempt is not None]
+        settled = {e.settled.claimed.id for e in ours}
+        others = [e.settled for e in ended if e.settled.claimed.id not in settled]
+        late = [s.attempt for s in others if s.attempt is not None]
         transaction.record_late(late)
         _note_entered(ours, states, transaction)
         queues = _write_children(ours, catalogue, transaction)
@@ -135,12 +138,12 @@ def _lanes_of_children(ended: Sequence[Ended], catalogue: Catalogue) -> set[Lane
 
 def _note_entered(ours: Sequence[Ended], states: dict[int, State], transaction: Transaction) -> None:
     """A bus delivery that ended no longer enters."""
-    ended = {}
+    ended: Counter[int] = Counter()
     for e in ours:
         claimed = e.settled.claimed
         if claimed.destination == BUS and after(states[claimed.id], e.settled.outcome.event) in FINAL:
-            ended[claimed.kept.row] = (0, -1)
-    transaction.note_planned(ended)
+            ended[claimed.kept.row] += 1
+    transaction.note_planned({message: (0, -count) for message, count in ended.items()})
 
 
 def _write_children(ours: Sequence[Ended], catalogue: Catalogue, transaction: Transaction) -> set[str]:
