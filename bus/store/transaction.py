@@ -78,7 +78,7 @@ class SqlTransaction:
         for part in chunks(ordered):
             statement = self.insert(t.message_key).on_conflict_do_nothing().returning(key.system, key.message_id)
             values = [{"system": s, "message_id": i, "digest": rows[s, i], "at": self.now} for s, i in part]
-            new.update((row.system, row.message_id) for row in self._connection.execute(statement.values(values)))
+            new.update((row.system, row.message_id) for row in self._connection.execute(statement, values))
             known = [pair for pair in part if pair not in new]
             if known:
                 by_system: dict[str, list[str]] = {}
@@ -181,13 +181,11 @@ class SqlTransaction:
         before: dict[LaneKey, int] = {}
         for part in chunks(ordered):
             statement = self.insert(t.lane)
-            statement = statement.values(
-                [{"destination": lane.destination, "key": lane.key, "tail": lanes[lane]} for lane in part]
-            )
+            values = [{"destination": lane.destination, "key": lane.key, "tail": lanes[lane]} for lane in part]
             statement = statement.on_conflict_do_update(
                 index_elements=["destination", "key"], set_={"tail": t.lane.c.tail + statement.excluded.tail}
             ).returning(t.lane.c.id, t.lane.c.destination, t.lane.c.key, t.lane.c.tail)
-            for row in self._connection.execute(statement):
+            for row in self._connection.execute(statement, values):
                 key = LaneKey(row.destination, row.key)
                 self._lanes[key] = row.id
                 before[key] = row.tail - lanes[key]
@@ -519,7 +517,7 @@ class SqlTransaction:
             )
         if journal:
             self._connection.execute(insert(t.journal), journal)
-        self.note_planned(dict.fromkeys(moved.entered, (0, -1)))
+        self.note_planned({message: (0, -count) for message, count in Counter(moved.entered).items()})
         moved.queues |= self.advance(moved.lanes)
         return moved
 
