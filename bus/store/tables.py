@@ -203,7 +203,14 @@ def _partial(name: str, where: str, *columns: Any) -> None:
 
 
 Index("ix_delivery_message", delivery.c.message)
-_partial("ix_delivery_standing", "stands", delivery.c.lane, delivery.c.place, delivery.c.part)
+Index(
+    "ix_delivery_standing",
+    delivery.c.lane,
+    delivery.c.place,
+    delivery.c.part,
+    postgresql_where=text("stands"),
+    sqlite_where=text("stands = 1"),  # SQLite uses the index only where a query spells it the same way
+)
 _partial("ix_delivery_ready", "state = 'READY'", delivery.c.queue, delivery.c.id)
 _partial("ix_delivery_due", "state = 'RETRYING'", delivery.c.due_at)
 _partial("ix_delivery_doubt", "state = 'IN_DOUBT'", delivery.c.queue, delivery.c.due_at)

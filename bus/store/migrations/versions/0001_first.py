@@ -166,7 +166,7 @@ def upgrade() -> None:
     op.create_index('ix_delivery_message', 'delivery', ['message'], unique=False)
     op.create_index('ix_delivery_ready', 'delivery', ['queue', 'id'], unique=False, postgresql_where=sa.text("state = 'READY'"), sqlite_where=sa.text("state = 'READY'"))
     op.create_index('ix_delivery_running', 'delivery', ['lane'], unique=False, postgresql_where=sa.text("state IN ('CLAIMED', 'SENDING')"), sqlite_where=sa.text("state IN ('CLAIMED', 'SENDING')"))
-    op.create_index('ix_delivery_standing', 'delivery', ['lane', 'place', 'part'], unique=False, postgresql_where=sa.text('stands'), sqlite_where=sa.text('stands'))
+    op.create_index('ix_delivery_standing', 'delivery', ['lane', 'place', 'part'], unique=False, postgresql_where=sa.text('stands'), sqlite_where=sa.text('stands = 1'))
     op.create_table('search_value',
     sa.Column('path', sa.Text(), nullable=False),
     sa.Column('value', sa.Text(), nullable=False),
