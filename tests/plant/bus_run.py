@@ -1,0 +1,116 @@
+"""The command `bus` as a person types it: `bus run` as a process with a log, every other one to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from bus.workers import child as launcher
+from tests.plant.launch import ROOT, PlantTrouble
+
+DRAIN = 60.0
+"""Seconds `bus run` gets to end what it began."""
+
+
+class BusRun:
+    """`bus run`, in a session of its own, so that Ctrl-C does not reach it before the plant is done with."""
+
+    def __init__(self, log_path: Path, environment: Mapping[str, str]) -> None:
+        self.log_path = log_path
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise PlantTrouble("bus run is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns at once; it says in its log when its processes run. It ends with the process that called this."""
+        with open(self.log_path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    launcher.__file__,
+                    str(os.getpid()),
+                    *command("run", "-o", "json"),
+                ],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def stop(self) -> None:
+        """Let it drain; kill it when it does not end.
+
+        Raises:
+            PlantTrouble: it did not end in time, or not well.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            code = process.wait(DRAIN)
+        except subprocess.TimeoutExpired as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise PlantTrouble(f"bus run did not end within {DRAIN:g} s and was killed; see {self.log_path}") from error
+        if code:
+            raise PlantTrouble(f"bus run ended with exit code {code}:\n{self._last_lines()}")
+
+    def wait(self) -> None:
+        """Returns when it ended by itself."""
+        if self._process is not None:
+            self._process.wait()
+
+    def trouble(self) -> str:
+        """Why nothing can be expected of it any more; empty while it runs."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        return f"bus run ended with exit code {self._process.returncode}:\n{self._last_lines()}"
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """The events of this name in its log, oldest first."""
+        lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
+        found = [json.loads(line) for line in lines if f'"{name}"' in line and line.startswith("{")]
+        return [event for event in found if event.get("event") == name]
+
+    def children(self) -> dict[str, int]:
+        """Name → process id of what it started last under each name."""
+        return {str(e["child"]): int(str(e["pid"])) for e in self.events("child started")}
+
+    def _last_lines(self) -> str:
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
+
+
+def command(*words: str) -> list[str]:
+    """The command line of `bus` with these words, for this checkout."""
+    return [sys.executable, "-m", "bus", *words]
+
+
+def ask(
+    *words: str, environment: Mapping[str, str], columns: int = 160, within: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Type a command of `bus` and wait for its end; without colours."""
+    return subprocess.run(
+        command(*words),
+        cwd=ROOT,
+        env={**environment, "COLUMNS": str(columns), "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
