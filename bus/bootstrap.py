@@ -38,7 +38,7 @@ from bus.model.secret import Secret
 from bus.model.system import Endpoint
 from bus.model.topology import DEAD, ENGINE, UNROUTED, Topology, definitions, plan_topology, queues_of
 from bus.pipeline.receive import receive
-from bus.pipeline.resume import Heart, Relay
+from bus.pipeline.resume import Heart, Observer, Relay
 from bus.pipeline.send import Window, send
 from bus.pipeline.transform import transform
 from bus.pipeline.worker import BUDGET, Shift
@@ -384,7 +384,7 @@ def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
     concurrency = {queue: _concurrency(project, queue) for queue in names}
     broker = _hint_broker(project, telemetry, concurrency)
     stop = threading.Event()
-    heart = Heart(store=store, name=name, clock=_monotonic)
+    heart = Heart(store=store, name=name, clock=_monotonic, lease=project.settings.lease)
     shift = Shift(
         store=store,
         catalogue=project.catalogue,
@@ -467,6 +467,7 @@ def run_relay(project: Project) -> int:
         telemetry=telemetry,
         name=name,
         clock=_monotonic,
+        observer=Observer(project.settings.lease),
     )
     stop = threading.Event()
     return _until_stopped([threading.Thread(target=relay.run, args=(stop,), name="relay")], stop)

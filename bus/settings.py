@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from bus.errors import ConfigurationError
 from bus.model.contract import MessageClass
 from bus.model.system import NAME, Endpoint, Site, System
+from bus.pipeline.resume import LEASE
 
 PRIVATE = "private"
 """`broker = "private"`: a RabbitMQ node of the project's own, in its folder."""
@@ -33,6 +34,8 @@ class Settings:
     password: str
     """Reference to the password of the engine's own broker user."""
     max_bytes: int
+    lease: timedelta = LEASE
+    """How long a worker or relay may stay silent before it is held to be dead; the same for all processes."""
     partitions: Mapping[MessageClass, int]
     sites: Mapping[str, Site]
     systems: Mapping[str, System]
@@ -68,11 +71,11 @@ class _Table:
             raise ConfigurationError(f"bus.toml [{self._place}]: {name} must be a list of texts, found {values!r}")
         return tuple(values)
 
-    def seconds(self, name: str, default: float) -> timedelta:
+    def seconds(self, name: str, default: float, *, least: float = 0.001, most: float = 86_400) -> timedelta:
         value = self.take(name, (int, float), default)
-        if not 0 < value <= 86_400:
+        if not least <= value <= most:
             raise ConfigurationError(
-                f"bus.toml [{self._place}]: {name} is seconds between 0 and 86400, found {value!r}"
+                f"bus.toml [{self._place}]: {name} is seconds between {least} and {most}, found {value!r}"
             )
         return timedelta(seconds=value)
 
@@ -125,6 +128,7 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
         management=environ.get("BUS_MANAGEMENT") or general.take("management", str, ""),
         password=general.take("password", str, f"file:{folder / 'secrets' / 'bus'}"),
         max_bytes=general.count("max_bytes", 1_048_576, most=64 * 1_048_576),
+        lease=general.seconds("lease", LEASE.total_seconds(), least=2, most=600),
         partitions={
             MessageClass.TRANSACTION: general.count("partitions", 1, most=64),
             MessageClass.EVENT: general.count("event_partitions", 1, most=64),

@@ -13,8 +13,8 @@ from bus.ports import Actor, MessageStore, Telemetry
 LEASE = timedelta(seconds=15)
 """A lease lapses when its counter stood still for this long, as its observer saw it."""
 
-BEAT = timedelta(seconds=3)
-"""How often a holder counts its lease on."""
+BEATS = 5
+"""How often within its lease a holder counts it on."""
 
 UNATTENDED = timedelta(seconds=5)
 """READY for longer than this means that a hint was lost."""
@@ -95,7 +95,7 @@ class Relay:
     def round(self) -> None:
         """One round: hold or seek the lease; if it is ours, wake what is due and bury who is dead."""
         now = self.clock()
-        if self._beaten is None or now - self._beaten >= BEAT:
+        if self._beaten is None or now - self._beaten >= self.observer.lease / BEATS:
             self._beat(now)
         if not self._holds:
             return
@@ -152,7 +152,7 @@ class Heart:
         return self._beaten is not None and self.clock() - self._beaten < self.lease / 2
 
     def run(self, stop: threading.Event) -> None:
-        while not stop.wait(BEAT.total_seconds()):
+        while not stop.wait((self.lease / BEATS).total_seconds()):
             before = self.clock()
             try:
                 if not self.store.beat(self.name, self.name):
