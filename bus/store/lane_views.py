@@ -37,6 +37,8 @@ class LaneLine:
     """State of the first delivery that lets nothing pass; empty: it moves."""
     delivery: int
     """The one that blocks, else the head."""
+    endpoint_state: str
+    """open, paused or tripped: one that is not open holds the lane though nothing in it blocks."""
     cause: str
     since: datetime
     """When that one came into its state."""
@@ -131,6 +133,7 @@ def _line(connection: Connection, number: int) -> LaneLine | None:
     block = connection.execute(blocking).one_or_none()
     shown = head if block is None else block
     count = count_up_to(connection, select(_D.id).where(_D.lane == number, _D.stands), LOOK_AT)
+    endpoint = select(t.endpoint.c.state).where(t.endpoint.c.name == head.lane_destination)
     return LaneLine(
         number=number,
         lane=lane_name(head.lane_destination, head.lane_key),
@@ -138,6 +141,7 @@ def _line(connection: Connection, number: int) -> LaneLine | None:
         is_exact=count < LOOK_AT,
         blocked_by="" if block is None else block.state,
         delivery=shown.id,
+        endpoint_state=connection.execute(endpoint).scalar() or "open",
         cause=shown.cause,
         since=shown.changed_at,
     )

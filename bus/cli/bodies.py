@@ -1,0 +1,86 @@
+"""Bodies laid out for reading: only white space changes, so every digit and name is the one that was sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from bus.cli.texts import plain
+
+SHOWN = 6_000
+"""Letters of a body that are shown; -o json has all of it."""
+
+LONG = 100
+"""Letters in a line from which on a body is laid out anew; a shorter one was laid out by its sender."""
+
+_JSON = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+_XML = re.compile(r"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<[^>]+>|[^<]+", re.DOTALL)
+
+
+def readable(body: bytes, content_type: str, *, limit: int = SHOWN) -> str:
+    """The body as text with one thing a line; what is no text is told by its size and first bytes."""
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return f"{len(body):,} bytes that are no UTF-8 text, beginning with {body[:32].hex(' ')}"
+    if any(len(line) > LONG for line in text.splitlines()):
+        if "json" in content_type:
+            text = "\n".join(_json_lines(text))
+        elif "xml" in content_type:
+            text = "\n".join(_xml_lines(text))
+    if len(text) > limit:
+        text = f"{text[:limit]}\n… {len(text) - limit:,} more letters; all of it with -o json"
+    return plain(text)
+
+
+def _json_lines(text: str) -> Iterator[str]:
+    pieces = _JSON.findall(text)
+    depth = 0
+    line = ""
+    for index, piece in enumerate(pieces):
+        following = pieces[index + 1] if index + 1 < len(pieces) else ""
+        if piece in "{[":
+            if following and following in "}]":
+                line += piece
+                continue
+            depth += 1
+            yield line + piece
+            line = "  " * depth
+        elif piece in "}]":
+            if line.endswith(("{", "[")):
+                line += piece
+                continue
+            depth = max(depth - 1, 0)
+            if line.strip():
+                yield line
+            line = "  " * depth + piece
+        elif piece == ",":
+            yield line + piece
+            line = "  " * depth
+        else:
+            line += ": " if piece == ":" else piece
+    if line.strip():
+        yield line
+
+
+def _xml_lines(text: str) -> Iterator[str]:
+    pieces = [piece for piece in _XML.findall(text) if piece.strip()]
+    depth = index = 0
+    while index < len(pieces):
+        piece = pieces[index]
+        closes = piece.startswith("</")
+        opens = piece.startswith("<") and not closes and not piece.startswith(("<?", "<!")) and not piece.endswith("/>")
+        depth = max(depth - closes, 0)
+        line = "  " * depth + piece.strip()
+        if (
+            opens
+            and index + 2 < len(pieces)
+            and not pieces[index + 1].startswith("<")
+            and pieces[index + 2][:2] == "</"
+        ):
+            line += pieces[index + 1] + pieces[index + 2]
+            index += 2
+        else:
+            depth += opens
+        yield line
+        index += 1

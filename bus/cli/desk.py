@@ -1,0 +1,97 @@
+"""What every command works with: the project it is about, its store, the way to wake workers, and its output."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from click import get_current_context
+
+from bus.cli.output import Output
+from bus.errors import BusError, ConfigurationError, NotAvailable
+
+if TYPE_CHECKING:
+    from bus.model.catalogue import Catalogue
+    from bus.project import Project
+    from bus.settings import Settings
+    from bus.store.engine import Database
+    from bus.store.sqlstore import SqlStore
+
+
+@dataclass
+class Desk:
+    """Opens only what a command asks for: the parts of the bus take longer to import than to answer."""
+
+    folder: Path | None = None
+    debug: bool = False
+    out: Output = field(default_factory=Output)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """bus.toml alone, without importing the project."""
+        from bus.project import find_project
+        from bus.settings import load_settings
+
+        return load_settings(find_project(self.folder))
+
+    @cached_property
+    def project(self) -> Project:
+        """The project, imported; what does not fit together is in its complaints."""
+        from bus.project import load_project
+
+        return load_project(self.folder)
+
+    @cached_property
+    def catalogue(self) -> Catalogue | None:
+        """The project's catalogue for commands that only look something up there: a broken project is told, once."""
+        with suppress(NotAvailable):
+            try:
+                return self.project.catalogue
+            except ConfigurationError as error:
+                self.out.say(f"the project cannot be read, so owners and contracts are missing here: {error}")
+        return None
+
+    @cached_property
+    def store(self) -> SqlStore:
+        """The project's store, its tables up to date. Not by way of bootstrap, which imports broker and workers too."""
+        from bus.store import schema
+        from bus.store.engine import Database
+        from bus.store.sqlstore import SqlStore
+
+        database = Database(self.settings.store)
+        get_current_context().call_on_close(database.close)
+        schema.require_current(database)
+        return SqlStore(database)
+
+    @property
+    def database(self) -> Database:
+        return self.store.database
+
+    def wake(self, queues: set[str]) -> None:
+        """Put hints for what has work now; without a broker the relay does it later."""
+        if not queues:
+            return
+        try:
+            from bus.bootstrap import wake_for
+            from bus.telemetry.logs import LogTelemetry
+
+            wake_for(self.project, LogTelemetry("cli"))(queues)
+        except BusError as error:
+            self.out.say(f"The workers could not be woken ({error}). The relay does it when it runs.")
+
+
+def quiet_libraries() -> None:
+    """Libraries log to nowhere: what they say of a missing broker is said in a sentence instead."""
+    from loguru import logger
+
+    logger.remove()
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def desk() -> Desk:
+    """The desk of the running command."""
+    return get_current_context().ensure_object(Desk)

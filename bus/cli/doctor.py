@@ -1,0 +1,168 @@
+"""`bus doctor`: is everything there that the bus needs; each finding with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import rich_click as click
+from rich.text import Text
+
+from bus.cli.desk import Desk, desk
+from bus.cli.frame import FOUND_BAD, OK, BusCommand
+from bus.cli.output import Column
+from bus.cli.store import NOT_FOR_REGULATED_USE
+from bus.cli.texts import duration
+from bus.errors import BusError
+
+SKEW = timedelta(seconds=2)
+"""Difference between this machine's clock and the store's that is worth a word."""
+
+_STYLE = {"ok": "green", "note": "yellow", "bad": "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`result`: ok, note or bad; the text says what to do about it."""
+
+    check: str
+    result: str
+    text: str
+
+
+@click.command(cls=BusCommand)
+def doctor() -> int:
+    """Check project, store, migrations, clock, broker, rights and who is at work. Exit code 1: something is bad."""
+    work = desk()
+    findings = list(_findings(work))
+    work.out.items(
+        findings,
+        Column("Check", lambda f: f.check),
+        Column("Result", lambda f: Text(f.result, style=_STYLE[f.result])),
+        Column("Finding", lambda f: f.text),
+        empty="",
+    )
+    return FOUND_BAD if any(finding.result == "bad" for finding in findings) else OK
+
+
+Check = Callable[[Desk], Iterator[Finding]]
+
+
+def _findings(work: Desk) -> Iterator[Finding]:
+    """Every check in turn; one that needs what is not there is not asked."""
+    missing: set[str] = set()
+    for name, check, needs in _CHECKS:
+        if needs in missing:
+            yield Finding(name, "note", f"not checked: it needs the {needs}")
+            missing.add(name)
+            continue
+        try:
+            yield from check(work)
+        except BusError as error:
+            missing.add(name)
+            yield Finding(name, "bad", str(error))
+        except Exception as error:  # noqa: BLE001  # a finding records it, and the other checks are still asked
+            missing.add(name)
+            yield Finding(name, "bad", f"the check itself failed: {type(error).__name__}: {error}")
+
+
+def _project(work: Desk) -> Iterator[Finding]:
+    project = work.project
+    yield Finding("project", "ok", f"{project.root}")
+    for complaint in project.complaints:
+        yield Finding("project", "bad", complaint)
+
+
+def _endpoints(work: Desk) -> Iterator[Finding]:
+    from bus.bootstrap import adapter_of
+
+    for endpoint in work.project.settings.endpoints.values():
+        try:
+            adapter_of(work.project, endpoint).close()
+        except BusError as error:
+            yield Finding(f"endpoint {endpoint.name}", "bad", str(error))
+
+
+def _store(work: Desk) -> Iterator[Finding]:
+    database = work.database
+    kind = "SQLite" if database.is_sqlite else "PostgreSQL"
+    yield Finding("store", "ok", f"{kind} at {database.url.render_as_string(hide_password=True)}")
+    if database.is_sqlite:
+        yield Finding("store", "note", NOT_FOR_REGULATED_USE)
+
+
+def _migrations(work: Desk) -> Iterator[Finding]:
+    from bus.store.schema import revisions
+
+    current, needed = revisions(work.database)
+    yield Finding("migrations", "ok" if current == needed else "bad", f"at revision {current}, {needed} is needed")
+
+
+def _clock(work: Desk) -> Iterator[Finding]:
+    database = work.database
+    with database.read() as connection:
+        before = datetime.now(UTC)
+        theirs = database.now(connection)
+        after = datetime.now(UTC)
+    apart = theirs - before if theirs < before else max(theirs - after, timedelta(0))
+    if abs(apart) > SKEW:
+        where = "behind" if apart < timedelta(0) else "ahead"
+        yield Finding("clock", "note", f"the store's clock is {duration(abs(apart))} {where}: set both by NTP")
+    else:
+        yield Finding("clock", "ok", "the store's clock agrees with this machine's")
+
+
+def _broker(work: Desk) -> Iterator[Finding]:
+    from bus.bootstrap import broker_url
+    from bus.broker.address import read_addresses
+    from bus.broker.link import connect
+
+    addresses = read_addresses(broker_url(work.project))
+    connection = connect(addresses, name="plantbus doctor")
+    try:
+        properties = connection.server_properties
+        yield Finding("broker", "ok", f"{properties.get('product')} {properties.get('version')} at {addresses[0]}")
+    finally:
+        connection.collect()
+
+
+def _rights(work: Desk) -> Iterator[Finding]:
+    from bus.cli.topology import compare
+
+    found = compare(work)
+    for difference in found.differences:
+        yield Finding(
+            "rights" if "permission" in difference.kind or difference.kind == "user" else "topology",
+            "bad",
+            str(difference),
+        )
+    if not found.differences:
+        yield Finding("topology", "ok", "exchanges and queues are there")
+    if len(found.unchecked) > 1:
+        yield Finding("rights", "note", f"not checked without the management API: {', '.join(found.unchecked)}")
+
+
+def _at_work(work: Desk) -> Iterator[Finding]:
+    from bus.pipeline.resume import LEASE, RELAY
+    from bus.store.overview import overview
+
+    leases = [lease for lease in overview(work.database).leases if lease.age < LEASE]
+    for name, alive in (
+        ("relay", any(lease.name == RELAY for lease in leases)),
+        ("workers", any(lease.name != RELAY for lease in leases)),
+    ):
+        text = "alive" if alive else "nobody is at work; start it with: bus run"
+        yield Finding(name, "ok" if alive else "note", text)
+
+
+_CHECKS: tuple[tuple[str, Check, str], ...] = (
+    ("project", _project, ""),
+    ("endpoints", _endpoints, "project"),
+    ("store", _store, "project"),
+    ("migrations", _migrations, "store"),
+    ("clock", _clock, "store"),
+    ("broker", _broker, "project"),
+    ("rights", _rights, "broker"),
+    ("at work", _at_work, "store"),
+)

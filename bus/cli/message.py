@@ -1,0 +1,376 @@
+"""`bus message`: find messages, look at one, follow one from its first cause to its last effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from bus.cli.bodies import readable
+from bus.cli.desk import Desk, desk
+from bus.cli.frame import BusGroup, Instant, more_note, paged
+from bus.cli.output import Column, number, styled
+from bus.cli.texts import duration, one_line, outcome, plain
+from bus.cli.trace import trace_parts
+from bus.errors import NotFound
+from bus.model.delivery import State
+
+if TYPE_CHECKING:
+    from bus.model.contract import Contracts
+    from bus.store.follow import MessageDetail
+    from bus.store.receipts import ReceiptDetail, ReceiptLine
+    from bus.store.search import Matches, MessageQuery
+    from bus.store.views import MessageLine
+
+RECEIPTS = ("invalid", "refused", "conflict", "duplicate")
+UNROUTED = "unrouted"
+STATES = (*(str(state).lower().replace("_", "-") for state in State), *RECEIPTS, UNROUTED)
+BATCH = 500
+"""Rows of a page where --all reads on and on."""
+
+
+@click.group(cls=BusGroup)
+def message() -> None:
+    """Find messages, look at one, follow one to its last effect."""
+
+
+# --- list ------------------------------------------------------------------------------------------------------------
+
+
+@message.command("list")
+@click.option("--type", "type_name", default="", help="Of this type: order.release.v1.")
+@click.option("--system", default="", help="Stated by this system.")
+@click.option("--subject", default="", help="About this: order:4711.")
+@click.option("--correlation", default="", help="Of this correlation id.")
+@click.option(
+    "--state",
+    type=click.Choice(STATES, case_sensitive=False),
+    help="A delivery of it is in this state, or what became of it instead.",
+)
+@click.option("--since", type=Instant(), help="Accepted since: 2026-03-01T06:30, or an age: 90s, 15m, 2h, 3d.")
+@click.option("--until", type=Instant(), help="Accepted until.")
+@click.option(
+    "--where", multiple=True, metavar="PATH=VALUE", help="What its document says: order.id=4711. May be repeated."
+)
+@paged
+def list_(
+    type_name: str,
+    system: str,
+    subject: str,
+    correlation: str,
+    state: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    where: tuple[str, ...],
+    limit: int,
+    everything: bool,
+) -> None:
+    """Messages, newest first. --state invalid, refused, conflict or duplicate lists what did not become one."""
+    work = desk()
+    if state in RECEIPTS:
+        if subject or correlation or where:
+            raise click.UsageError(f"--state {state} goes with --type, --system, --since and --until only")
+        _list_receipts(work, str(state), type_name, system, since, until, limit, everything)
+        return
+    from bus.store.search import MessageQuery
+
+    query = MessageQuery(
+        type=type_name,
+        system=system,
+        subject=_normal(subject, work) if subject else "",
+        correlation=correlation,
+        state=State(state.upper().replace("-", "_")) if state not in (None, UNROUTED) else None,
+        unrouted=state == UNROUTED,
+        since=since,
+        until=until,
+    )
+    query, matches = _with_documents(query, where, work)
+    _list_messages(work, query, matches, limit, everything)
+
+
+def _normal(subject: str, work: Desk) -> str:
+    """The subject as the store has it: `order:0004711` is `order:4711` where the contract says so."""
+    kind = subject.partition(":")[0]
+    for contract in work.catalogue.contracts.values() if work.catalogue else ():
+        if contract.key is not None and contract.key.kind == kind:
+            return contract.key.normalise(subject)
+    return subject
+
+
+def _with_documents(query: MessageQuery, where: tuple[str, ...], work: Desk) -> tuple[MessageQuery, Matches | None]:
+    """Conditions on documents: by the index where a contract declares the path searchable, else by reading bodies."""
+    if not where:
+        return query, None
+    from dataclasses import replace
+
+    pairs = []
+    for condition in where:
+        path, equals, value = condition.partition("=")
+        if not equals or not path:
+            raise click.BadParameter(
+                f"{plain(condition)!r}: PATH=VALUE is expected, order.id=4711 say", param_hint="--where"
+            )
+        pairs.append((path.strip(), value.strip()))
+    contracts = work.project.catalogue.contracts
+    searchable = {path for contract in contracts.values() for path in contract.searchable}
+    indexed = tuple(pair for pair in pairs if pair[0] in searchable)
+    read = [pair for pair in pairs if pair[0] not in searchable]
+    if read and query.since is None:
+        paths = ", ".join(path for path, _ in read)
+        raise click.UsageError(
+            f"{paths} is not declared searchable, so bodies must be read: say since when with --since. "
+            f"Searchable are: {', '.join(sorted(searchable)) or 'none'}"
+        )
+    return replace(query, where=indexed), _reader(contracts, read) if read else None
+
+
+def _reader(contracts: Contracts, pairs: list[tuple[str, str]]) -> Matches:
+    from bus.errors import MessageInvalid
+    from bus.model.message import Message
+    from bus.model.path import values_at
+
+    def matches(kept: Message) -> bool:
+        try:
+            document = contracts.of(kept.type).read(kept.body)
+        except MessageInvalid:  # its contract changed since: it has no such path any more
+            return False
+        return all(any(str(found) == value for found in values_at(document, path)) for path, value in pairs)
+
+    return matches
+
+
+def _list_messages(work: Desk, query: MessageQuery, matches: Matches | None, limit: int, everything: bool) -> None:
+    from bus.store.search import list_messages
+
+    columns = (
+        Column("Number", lambda m: number(m.number), right=True),
+        Column("Accepted", lambda m: m.accepted_at),
+        Column("Type", lambda m: m.type),
+        Column("System", lambda m: m.system, wide=True),
+        Column("Site", lambda m: m.site, wide=True),
+        Column("Subject", lambda m: m.subject),
+        Column("Deliveries", _deliveries_of),
+    )
+    page = list_messages(work.database, query, limit=BATCH if everything else limit, matches=matches)
+    lines = list(page.items)
+    while everything and page.goes_on_at is not None:
+        page = list_messages(work.database, query, limit=BATCH, before=page.goes_on_at, matches=matches)
+        lines += page.items
+    work.out.items(lines, *columns, empty="No message fits.")
+    if not everything:
+        more_note(page.more, exact=page.more_is_exact, looked_at=page.looked_at)
+
+
+def _deliveries_of(line: MessageLine) -> Text:
+    if not line.planned:
+        return Text("unrouted", style="dim")
+    text = Text()
+    for state, count in line.deliveries.items():
+        text.append(" " if text else "")
+        text.append_text(styled(state))
+        text.append(f" {count}" if count > 1 else "")
+    return text
+
+
+def _list_receipts(
+    work: Desk,
+    kind: str,
+    type_name: str,
+    system: str,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    everything: bool,
+) -> None:
+    from bus.ports import ReceiptKind
+    from bus.store.receipts import list_receipts
+
+    columns = (
+        Column("Receipt", lambda r: Text(f"R{r.receipt}", no_wrap=True), right=True),
+        Column("Received", lambda r: r.at),
+        Column("Cause", lambda r: r.cause),
+        Column("System", lambda r: r.system),
+        Column("Type", lambda r: r.type, wide=True),
+        Column("Why", lambda r: one_line(r.detail)[:200]),
+    )
+    lines: list[ReceiptLine] = []
+    before = None
+    while True:
+        page = list_receipts(
+            work.database,
+            ReceiptKind(kind),
+            limit=BATCH if everything else limit,
+            type_name=type_name,
+            system=system,
+            since=since,
+            until=until,
+            before=before,
+        )
+        lines += page.items
+        before = page.goes_on_at
+        if not everything or before is None:
+            break
+    work.out.items(lines, *columns, empty=f"Nothing {kind} was received.")
+    if not everything:
+        more_note(page.more, exact=page.more_is_exact, looked_at=page.looked_at)
+        if lines:
+            work.out.say(f"What came, byte for byte: bus message show R{lines[0].receipt}")
+
+
+# --- show ------------------------------------------------------------------------------------------------------------
+
+
+@message.command()
+@click.argument("name", metavar="ID")
+def show(name: str) -> None:
+    """One message: its body, deliveries and attempts. ID: its number, the sender's id of it, or R7 for a receipt."""
+    work = desk()
+    if name[:1] in ("R", "r") and name[1:].isdecimal() and len(name) < 19:
+        from bus.store.receipts import receipt_detail
+
+        found = receipt_detail(work.database, int(name[1:]))
+        if found is None:
+            raise NotFound(f"no receipt has the number {name}; see: bus message list --state invalid")
+        work.out.one(found, lambda: _receipt_parts(found, work))
+        return
+    from bus.store.follow import message_detail
+
+    detail = message_detail(work.database, _number_of(name, work))
+    work.out.one(detail, lambda: _message_parts(detail, work))
+
+
+def _number_of(name: str, work: Desk) -> int:
+    """The number of a message that was named by its number or by its sender's id."""
+    from bus.store.follow import message_numbers
+
+    if name.isascii() and name.isdecimal() and len(name) < 19:
+        return int(name)
+    if not name.isprintable():
+        raise NotFound("that is not the number or id of a message; see: bus message list")
+    found = message_numbers(work.database, name)
+    if not found:
+        raise NotFound(f"no message has the number or id {name}; see: bus message list")
+    if len(found) > 1:
+        work.out.say(f"{len(found)} messages bear this id: {', '.join(map(str, found))}; this is the newest.")
+    return found[0]
+
+
+def _message_parts(detail: MessageDetail, work: Desk) -> Iterator[RenderableType]:
+    line, out = detail.line, work.out
+    made_by = f"delivery {line.parent} of message {detail.parent_message}" if line.parent is not None else ""
+    yield Text(f"Message {line.number}", style="bold")
+    yield out.fields(
+        (
+            ("type", line.type),
+            ("subject", line.subject),
+            ("from", f"{line.system} at {line.site}" if line.system else line.site),
+            ("id", line.id),
+            ("accepted", line.accepted_at),
+            ("happened", line.time),
+            ("correlation", line.correlation_id),
+            ("caused by", line.causation_id),
+            ("made by", made_by),
+            ("business date", line.business_date),
+        )
+    )
+    body = detail.message.body
+    yield Panel(
+        Text(readable(body, line.content_type)),
+        title=Text(f"{line.content_type}, {len(body):,} bytes"),
+        title_align="left",
+        border_style="dim",
+    )
+    yield from _deliveries(detail, work)
+    if detail.children:
+        yield out.table(
+            detail.children,
+            Column("Number", lambda m: number(m.number), right=True),
+            Column("Type", lambda m: m.type),
+            Column("Subject", lambda m: m.subject),
+            Column("By delivery", lambda m: number(m.parent or 0), right=True),
+            title="Messages made of it",
+        )
+    yield Text(f"Next: bus message trace {line.number}", style="dim")
+
+
+def _deliveries(detail: MessageDetail, work: Desk) -> Iterable[RenderableType]:
+    if not detail.deliveries:
+        yield Text("No route takes it. Why: bus route explain FILE --type " + detail.line.type, style="yellow")
+        return
+    yield work.out.table(
+        detail.deliveries,
+        Column("Delivery", lambda d: number(d.number), right=True),
+        Column("Route", lambda d: d.route),
+        Column("To", lambda d: d.destination),
+        Column("State", lambda d: styled(d.state)),
+        Column("Since", lambda d: d.changed_at, wide=True),
+        Column("Document", lambda d: d.document),
+        Column("Cause", lambda d: d.cause),
+        title="Deliveries",
+    )
+    if detail.attempts:
+        yield work.out.table(
+            detail.attempts,
+            Column("Delivery", lambda a: number(a.delivery), right=True),
+            Column("Began", lambda a: a.began_at),
+            Column("Took", lambda a: duration(a.ended_at - a.began_at), right=True),
+            Column("Stage", lambda a: a.stage, wide=True),
+            Column("Outcome", lambda a: f"{outcome(a.outcome)}{' (late)' if a.late else ''}"),
+            Column("Why", lambda a: one_line(f"{a.cause} {a.detail}")[:200]),
+            Column("Document", lambda a: a.document, wide=True),
+            title="Attempts",
+        )
+    deeds = [row for row in detail.journal if row.actor.startswith("person:")]
+    if deeds:
+        yield work.out.table(
+            deeds,
+            Column("When", lambda j: j.at),
+            Column("Who", lambda j: j.actor),
+            Column("Did", lambda j: f"{j.act} {j.delivery}"),
+            Column("Why", lambda j: j.reason),
+            title="What people did",
+        )
+
+
+def _receipt_parts(detail: ReceiptDetail, work: Desk) -> Iterator[RenderableType]:
+    from bus.model.causes import remedy
+
+    line = detail.line
+    yield Text(f"Receipt R{line.receipt}: {line.kind}, {line.cause}", style="bold")
+    yield work.out.fields(
+        (
+            ("received", line.at),
+            ("routing key", line.routing_key),
+            ("system", line.system),
+            ("type", line.type),
+            ("id", line.id),
+            ("why", line.detail),
+            ("remedy", remedy(line.cause)),
+        )
+    )
+    content_type = str(detail.properties.get("content_type", ""))
+    yield Panel(
+        Text(readable(detail.body, content_type)),
+        title=Text(plain(f"{content_type or 'no content type'}, {len(detail.body):,} bytes as they came")),
+        title_align="left",
+        border_style="dim",
+    )
+
+
+# --- trace -----------------------------------------------------------------------------------------------------------
+
+
+@message.command()
+@click.argument("name", metavar="ID")
+def trace(name: str) -> None:
+    """The tree of causes a message belongs to, with times and outcomes, to the last document number."""
+    from bus.store.follow import trace as trace_of
+
+    work = desk()
+    found = trace_of(work.database, _number_of(name, work))
+    work.out.one(found, lambda: trace_parts(found))

@@ -1,0 +1,78 @@
+"""`bus run`, `router`, `worker`, `relay`: the processes, until they are told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from bus.cli.desk import Desk, desk
+from bus.cli.frame import BusCommand
+from bus.model.contract import MessageClass
+
+if TYPE_CHECKING:
+    from bus.project import Project
+
+_CLASS = click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    type=click.Choice([str(each) for each in MessageClass]),
+    help="Of this class only. May be repeated.",
+)
+
+
+def _start(process: Callable[[Project], int]) -> int:
+    """Run a process of the project; its logs go to stderr, with -o json (or ndjson) as JSON lines."""
+    from bus.telemetry.logs import configure_logs
+
+    work = desk()
+    configure_logs(as_json=work.out.format != "table", level="DEBUG" if work.debug else "INFO")
+    return process(work.project)
+
+
+@click.command(cls=BusCommand)
+def run() -> int:
+    """Everything on this machine: router, workers and relay, supervised, until Ctrl-C."""
+    from bus.bootstrap import run_all
+
+    return _start(run_all)
+
+
+@click.command(cls=BusCommand)
+@_CLASS
+def router(classes: tuple[str, ...]) -> int:
+    """Take messages from the broker into the store."""
+    from bus.bootstrap import run_router
+
+    chosen = tuple(MessageClass(name) for name in classes) or tuple(MessageClass)
+    return _start(lambda project: run_router(project, chosen))
+
+
+@click.command(cls=BusCommand)
+@_CLASS
+@click.option("--endpoint", "endpoints", multiple=True, help="Serve this endpoint only. May be repeated.")
+def worker(classes: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
+    """Transform and deliver what the store holds."""
+    from bus.bootstrap import queues_of_class, run_worker
+
+    queues = [queue for name in classes for queue in queues_of_class(desk().project, MessageClass(name))]
+    queues += _queues_of(endpoints, desk())
+    return _start(lambda project: run_worker(project, queues))
+
+
+def _queues_of(endpoints: tuple[str, ...], work: Desk) -> list[str]:
+    known = work.project.settings.endpoints if endpoints else {}
+    for name in endpoints:
+        if name not in known:
+            raise click.BadParameter(f"{name!r} is not one of {', '.join(known) or 'none'}", param_hint="--endpoint")
+    return [known[name].queue for name in endpoints]
+
+
+@click.command(cls=BusCommand)
+def relay() -> int:
+    """Resume what is due, unattended or orphaned."""
+    from bus.bootstrap import run_relay
+
+    return _start(run_relay)
