@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -67,11 +68,18 @@ def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
             trips.append(failure)
         return ended
 
-    ended = in_lane_order(batch, step, _given_back, shift=shift)
+    ended = in_lane_order(_failed_last(batch), step, _given_back, shift=shift)
     if trips:
         _trip(window, trips[0], shift)
     shift.settle(ended)
     return not trips
+
+
+def _failed_last(batch: Sequence[Claimed]) -> list[Claimed]:
+    """Lanes with one that failed before come after the others: else the oldest could trip the endpoint for ever,
+    and nobody would ever pass to show that it alone is to blame."""
+    failed = {c.lane or c.id for c in batch if c.cause}
+    return sorted(batch, key=lambda c: (c.lane or c.id) in failed)
 
 
 def _given_back(claimed: Claimed) -> Ended:
