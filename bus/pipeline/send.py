@@ -28,6 +28,9 @@ FIRST_PROBE = timedelta(seconds=1)
 NEXT_PROBE = timedelta(seconds=15)
 """When a doubt is probed: soon, since what is found is certain at once, and then at this pace."""
 
+BATCH_TIME = timedelta(seconds=0.5)
+"""How long one batch should take at the endpoint's measured speed."""
+
 PROBES = 16
 """Doubts probed in one go."""
 
@@ -42,6 +45,14 @@ class Window:
     """Whether something was delivered since the last trip."""
     flaps: int = 0
     """Trips in a row with nothing delivered between them: a check that passes proves little then."""
+    pace: timedelta = timedelta(0)
+    """What one call took lately, with the note in the store that it begins."""
+
+    @property
+    def batch(self) -> int:
+        """How many to claim at once: as many as take about BATCH_TIME, so that outcomes are stored soon."""
+        fitting = BATCH if not self.pace else max(1, int(BATCH_TIME / self.pace))
+        return min(fitting, self.endpoint.batch, BATCH)
 
 
 def send(window: Window, *, shift: Shift) -> bool:
@@ -49,7 +60,7 @@ def send(window: Window, *, shift: Shift) -> bool:
     if not _is_open(window, shift):
         return False
     _probe_doubts(window, shift)
-    batch = shift.claim(window.endpoint.queue, limit=min(window.endpoint.batch, BATCH))
+    batch = shift.claim(window.endpoint.queue, limit=window.batch)
     return bool(batch) and _send_batch(batch, window, shift)
 
 
@@ -88,7 +99,7 @@ def _given_back(claimed: Claimed) -> Ended:
 
 def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, DeliveryFailure | None]:
     """One call, outside any transaction; every error is translated into what it means for the delivery."""
-    adapter = window.adapter
+    adapter, turn = window.adapter, shift.clock()
     if not adapter.remembers_keys and not _marked(claimed, shift):
         return _given_back(claimed), None
     began = shift.clock()
@@ -115,7 +126,9 @@ def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, De
         )
         if outcome.event is Event.DOUBT and isinstance(adapter, Probing):
             outcome = replace(outcome, due_in=FIRST_PROBE)
-    attempt = shift.attempt(claimed, Stage.SEND, outcome, began=began, ended=shift.clock(), exchange=exchange)
+    ended = shift.clock()
+    window.pace = (window.pace * 3 + (ended - turn)) / 4
+    attempt = shift.attempt(claimed, Stage.SEND, outcome, began=began, ended=ended, exchange=exchange)
     return Ended(Settled(claimed=claimed, outcome=outcome, attempt=attempt)), failure
 
 

@@ -119,13 +119,13 @@ def release_orders(stage: Stage, count: int, *, start: int) -> list[float]:
     arrived = _eventually(lambda: _arrivals(stage, numbers), len(numbers))
     written = {
         row["order_number"]: _moment(row["written_at"])
-        for row in stage.plant.erp.rows("SELECT order_number, written_at FROM published")
+        for row in stage.plant.erp.rows("SELECT order_number, written_at FROM publication")
     }
     return [(arrived[number] - written[number]).total_seconds() * 1000 for number in numbers]
 
 
 def _arrivals(stage: Stage, numbers: set[str]) -> dict[str, datetime]:
-    rows = stage.plant.mes_p200.rows("SELECT order_number, received_at FROM jobs")
+    rows = stage.plant.mes_p200.rows("SELECT order_number, received_at FROM job")
     return {row["order_number"]: _moment(row["received_at"]) for row in rows if row["order_number"] in numbers}
 
 
