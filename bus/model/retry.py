@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+LONGEST_ASKED = timedelta(days=366)
+"""A target that asks for more is not taken at its word."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
@@ -26,8 +29,15 @@ class RetryPolicy:
         return attempts >= self.max_attempts
 
     def delay(self, attempts: int, *, jitter: float, asked: timedelta | None = None) -> timedelta:
-        """How long to wait after the attempts-th one; `jitter` in [0, 1); `asked` (Retry-After) is never undercut."""
-        exponent = min(attempts - 1, 64)
-        seconds = min(self.first.total_seconds() * self.factor**exponent, self.longest.total_seconds())
+        """How long to wait after the attempts-th one; `jitter` in [0, 1).
+
+        `asked` (Retry-After) is not undercut, but nobody is waited for longer than LONGEST_ASKED.
+        """
+        seconds, longest = self.first.total_seconds(), self.longest.total_seconds()
+        for _ in range(min(attempts - 1, 1024)):
+            if seconds >= longest:
+                break
+            seconds *= self.factor
+        seconds = min(seconds, longest)
         drawn = timedelta(seconds=seconds * (1 + self.jitter * (2 * jitter - 1)))
-        return max(drawn, asked) if asked is not None else drawn
+        return max(drawn, min(asked, LONGEST_ASKED)) if asked is not None else drawn

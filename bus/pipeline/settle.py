@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from bus.errors import StoreConflict, StoreUnavailable
+from bus.errors import DataRefused, StoreConflict, StoreUnavailable
 from bus.model.catalogue import Catalogue
-from bus.model.delivery import FINAL, Event, Stage, State, after
+from bus.model.delivery import FINAL, Event, Outcome, Stage, State, after, release
 from bus.model.lane import LaneKey
 from bus.model.message import BUS, Message, Opened
 from bus.model.route import Selection
@@ -57,7 +57,14 @@ def settle(
     Repeated until the store took it: an outcome that happened must not be forgotten. What is not ours any more is
     recorded as a late attempt.
     """
-    queues, states = until_stored(lambda: _settle_once(ended, store, catalogue, actor), stop)
+
+    def store_all(batch: Sequence[Ended]) -> tuple[set[str], dict[int, State]]:
+        return until_stored(lambda: _settle_once(batch, store, catalogue, actor), stop)
+
+    try:
+        queues, states = store_all(ended)
+    except DataRefused:
+        ended, queues, states = _one_by_one(ended, store_all)
     for e in ended:
         c, outcome = e.settled.claimed, e.settled.outcome
         state = states.get(c.id)
@@ -73,6 +80,46 @@ def settle(
             document=outcome.document,
         )
     return queues
+
+
+def _one_by_one(
+    ended: Sequence[Ended], store_all: Callable[[Sequence[Ended]], tuple[set[str], dict[int, State]]]
+) -> tuple[list[Ended], set[str], dict[int, State]]:
+    """The database cannot keep a value of the batch: every outcome alone, that of the culprit without its values."""
+    stored: list[Ended] = []
+    queues: set[str] = set()
+    states: dict[int, State] = {}
+    stopped: set[LaneKey] = set()
+    for e in ended:
+        claimed = e.settled.claimed
+        if claimed.lane in stopped and claimed.destination == BUS:
+            e = Ended(Settled(claimed=claimed, outcome=release()))  # what stands before it did not end well after all
+        try:
+            woken, found = store_all([e])
+        except DataRefused as error:
+            e = _without_values(e, error)
+            woken, found = store_all([e])
+            if claimed.lane is not None:
+                stopped.add(claimed.lane)
+        stored.append(e)
+        queues |= woken
+        states |= found
+    return stored, queues, states
+
+
+def _without_values(e: Ended, error: DataRefused) -> Ended:
+    """What happened at a target stays true; what was only to be stored is dead."""
+    claimed, outcome = e.settled.claimed, e.settled.outcome
+    happened = claimed.stage is Stage.SEND and outcome.event in (Event.SUCCEED, Event.DOUBT, Event.RELEASE)
+    told = Outcome(
+        event=outcome.event if happened else Event.KILL,
+        cause="store.refused-value",
+        detail=str(error),
+        spends_attempt=outcome.spends_attempt,
+        trips_endpoint=outcome.trips_endpoint,
+        blames=outcome.blames,
+    )
+    return Ended(Settled(claimed=claimed, outcome=told))
 
 
 def until_stored(step: Callable[[], T], stop: threading.Event) -> T:

@@ -11,7 +11,7 @@ from bus.model.catalogue import Catalogue
 from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
 from bus.model.message import BUS, Message, Opened, Outgoing, child_key
 from bus.model.route import Route
-from bus.model.transformer import TransformContext
+from bus.model.transformer import TransformContext, Transformer
 from bus.model.values import ValueMaps
 from bus.pipeline.plan import REENTRY, send_queue
 from bus.pipeline.settle import Child, Ended
@@ -44,16 +44,20 @@ def _transform_one(claimed: Claimed, shift: Shift) -> Ended:
         route = shift.route_of(claimed)
         return _made(claimed, opened, route, shift.catalogue)
     except DeliveryFailure as error:
-        outcome = fail(
-            error,
-            attempts=claimed.attempts + 1,
-            trips=claimed.trips,
-            others_pass=False,
-            policy=shift.policy_of(claimed),
-            remembers_keys=True,
-            jitter=shift.jitter(),
-        )
-        return Ended(Settled(claimed=claimed, outcome=outcome, attempt=_attempt(claimed, outcome, began, shift)))
+        failure = error
+    except Exception as error:  # noqa: BLE001  # the delivery records it, and the batch goes on
+        failure = PermanentFailure("transformer.raised", f"{type(error).__name__}: {error}")
+    outcome = fail(
+        failure,
+        attempts=claimed.attempts + 1,
+        trips=claimed.trips,
+        # No endpoint is involved: a transform that says "down" is to blame itself, or it would come back for ever.
+        others_pass=True,
+        policy=shift.policy_of(claimed),
+        remembers_keys=True,
+        jitter=shift.jitter(),
+    )
+    return Ended(Settled(claimed=claimed, outcome=outcome, attempt=_attempt(claimed, outcome, began, shift)))
 
 
 def _made(claimed: Claimed, opened: Opened, route: Route, catalogue: Catalogue) -> Ended:
@@ -80,12 +84,14 @@ def open_kept(message: Message, catalogue: Catalogue) -> Opened:
     """Read a kept message again by its contract.
 
     Raises:
-        PermanentFailure: its contract changed or went away since it was accepted.
+        PermanentFailure: its contract changed or went away since it was accepted, or its reader raised.
     """
     try:
         return Opened(message, catalogue.contracts.of(message.type).read(message.body))
     except MessageInvalid as error:
         raise PermanentFailure("contract.changed", str(error)) from error
+    except Exception as error:  # the delivery records it
+        raise PermanentFailure("reader.raised", f"{message.type}: {type(error).__name__}: {error}") from error
 
 
 def run_transform(
@@ -103,20 +109,29 @@ def run_transform(
     context = TransformContext(maps=maps_for(route, opened, catalogue), key=key)
     try:
         made = route.transform(opened, context)
+        outputs = [made] if isinstance(made, Outgoing) else list(made)
     except DeliveryFailure:
         raise
     except Exception as error:  # the delivery records it
         raise PermanentFailure(
             "transformer.raised", f"{route.transform.name}: {type(error).__name__}: {error}"
         ) from error
-    outputs = [made] if isinstance(made, Outgoing) else list(made)
     for index, output in enumerate(outputs):
-        if output.type not in route.transform.makes:
-            raise PermanentFailure(
-                "transformer.output-invalid", f"{route.transform.name} made the undeclared type {output.type!r}"
-            )
+        if wrong := _wrong_form(output, route.transform):
+            raise PermanentFailure("transformer.output-invalid", f"{route.transform.name}, output {index}: {wrong}")
         _read_output(output, index, route, catalogue)
     return outputs
+
+
+def _wrong_form(output: object, transform: Transformer) -> str:
+    """What keeps it from being an output at all; empty: nothing."""
+    if not isinstance(output, Outgoing) or not isinstance(output.body, bytes):
+        return f"an Outgoing with bytes is expected, not {output!r:.200}"
+    if output.type not in transform.makes:
+        return f"the type {output.type!r} is not declared"
+    if output.time is not None and output.time.tzinfo is None:
+        return f"the time {output.time} has no zone"
+    return ""
 
 
 def _require_predicate(opened: Opened, route: Route) -> None:

@@ -376,7 +376,7 @@ class SqlTransaction:
             "trips": claimed.trips + (1 if outcome.blames else 0),
             "deaths": claimed.deaths,
             "due_at": due,
-            **({} if keeps_cause else {"cause": outcome.cause, "detail": storable(outcome.detail, 20_000)}),
+            **({} if keeps_cause else {"cause": storable(outcome.cause), "detail": storable(outcome.detail, 20_000)}),
             "document": storable(outcome.document),
             "produced": s.produced,
             "changed_at": self.now,
@@ -408,7 +408,7 @@ class SqlTransaction:
                         "began_at": self.now - a.began,
                         "ended_at": self.now - a.ended,
                         "outcome": a.outcome,
-                        "cause": a.cause,
+                        "cause": storable(a.cause),
                         "detail": storable(a.detail, 20_000),
                         "sent": a.exchange.sent,
                         "received": a.exchange.received,
@@ -446,7 +446,7 @@ class SqlTransaction:
             "endpoint": endpoint,
             "old": str(old),
             "new": str(new),
-            "cause": cause,
+            "cause": storable(cause),
             "detail": storable(detail, 20_000),
         }
 
