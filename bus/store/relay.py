@@ -16,6 +16,7 @@ from bus.store import tables as t
 from bus.store.claims import load
 from bus.store.engine import Database
 from bus.store.transaction import SqlTransaction
+from bus.store.views import HELD, in_state
 
 _D = t.delivery.c
 _BURY = 256
@@ -60,7 +61,7 @@ def queues_with_work(database: Database, *, queues: Collection[str], older_than:
 
 def workers_without_lease(database: Database) -> set[str]:
     """See MessageStore.workers_without_lease."""
-    held = _D.state.in_([str(State.CLAIMED), str(State.SENDING)])
+    held = in_state(_D.state, *HELD)
     query = select(_D.worker).where(held, _D.worker.not_in(select(t.lease.c.name))).distinct()
     with database.read() as connection:
         return set(connection.execute(query).scalars())
@@ -72,7 +73,7 @@ def bury_worker(database: Database, worker: str, *, actor: Actor) -> set[str]:
     while True:
         with database.write() as connection:
             transaction = SqlTransaction(database, connection)
-            held = _D.state.in_([str(State.CLAIMED), str(State.SENDING)])
+            held = in_state(_D.state, *HELD)
             numbers = list(connection.execute(select(_D.id).where(_D.worker == worker, held).limit(_BURY)).scalars())
             if not numbers:
                 return queues

@@ -37,8 +37,8 @@ _D = t.delivery.c
 _S = t.search_value.c
 _SKEW = timedelta(minutes=1)
 """By how much the order of numbers may differ from that of times: a transaction is far shorter."""
-_FEW = frozenset({State.DEAD, State.IN_DOUBT, State.RETRYING, State.CLAIMED, State.SENDING})
-"""States that few deliveries are in, each with an index of its own: the search starts from them."""
+_FEW = frozenset(State) - {State.DELIVERED, State.DISCARDED}
+"""States that few deliveries are in at a time, each with an index: the search starts from them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +129,9 @@ def _window(query: MessageQuery, bounds: _Bounds) -> Any:
     elif query.subject:
         source = select(number).where(_M.subject == query.subject)
     elif query.state in _FEW:
-        number = _D.message
-        source = select(number).where(in_state(_D.state, query.state)).distinct()
+        few = _in_few(query.state)
+        number = few.c.message
+        source = select(number).distinct()
     elif query.type:
         source = select(number).where(_M.type == query.type)
     elif query.system:
@@ -139,6 +140,16 @@ def _window(query: MessageQuery, bounds: _Bounds) -> Any:
         source = select(number)
     source = source.where(*bounds.hold(number)).order_by(number.desc()).limit(LOOK_AT)
     return source.with_only_columns(number.label("id")).subquery("window")
+
+
+def _in_few(state: State) -> Any:
+    """The messages of at most LOOK_AT deliveries in the state; limited apart, so that the index of the state is read."""
+    few = select(_D.message).where(in_state(_D.state, state))
+    if state is State.DEAD:
+        few = few.order_by(_D.id.desc())
+    if state is State.WAITING:
+        few = few.where(_D.stands)
+    return few.limit(LOOK_AT).subquery("few")
 
 
 def _filtered(query: MessageQuery, window: Any) -> Select[Any]:
