@@ -50,8 +50,11 @@ class Window:
 
     @property
     def batch(self) -> int:
-        """How many to claim at once: as many as take about BATCH_TIME, so that outcomes are stored soon."""
-        fitting = BATCH if not self.pace else max(1, int(BATCH_TIME / self.pace))
+        """How many to claim at once: as many as take about BATCH_TIME, so that outcomes are stored soon.
+
+        After a trip with nothing delivered before it as many as there are, so that others may pass the one to blame.
+        """
+        fitting = max(1, int(BATCH_TIME / self.pace)) if self.pace and not self.flaps else BATCH
         return min(fitting, self.endpoint.batch, BATCH)
 
 

@@ -161,9 +161,10 @@ def test_promise_6_a_broken_check_keeps_it_closed_and_says_so(store: SqlStore) -
     assert (row.state, row.cause) == ("tripped", "adapter.raised")
 
 
+@pytest.mark.parametrize("pace", [timedelta(0), SECOND * 10])
 @pytest.mark.parametrize("place", [0, 3])
 def test_promise_6_one_delivery_that_trips_what_others_pass_becomes_a_failure_of_its_own(
-    store: SqlStore, place: int
+    store: SqlStore, place: int, pace: timedelta
 ) -> None:
     target = ScriptedEndpoint(script={"order:bad": [DOWN] * 100})
     bus = a_bus(store, PLAIN, adapters={"target": target})
@@ -172,6 +173,7 @@ def test_promise_6_one_delivery_that_trips_what_others_pass_becomes_a_failure_of
 
     for number in range(60):
         bus.receive(a_step(f"later-{number}", 1))
+        bus.windows["target"].pace = pace
         bus.run_until_idle()
         _let_check(store)
         store.wake_due(limit=10)
