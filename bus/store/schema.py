@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from importlib import resources
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
 
 from bus.errors import NotAvailable
 from bus.store.engine import Database
 
 
-def _config(database: Database) -> Config:
+def upgrade(database: Database) -> None:
+    """Bring the tables to this release's revision; safe to call again and from several processes at once."""
+    # Imported here: every command asks for the revision, and Alembic takes as long to import as most take to answer.
+    from alembic import command
+    from alembic.config import Config
+
+    if database.is_sqlite:
+        database.path.parent.mkdir(parents=True, exist_ok=True)
     config = Config()
     config.set_main_option("script_location", str(resources.files("bus.store") / "migrations"))
     config.attributes["database"] = database
-    return config
-
-
-def upgrade(database: Database) -> None:
-    """Bring the tables to this release's revision; safe to call again and from several processes at once."""
-    if database.is_sqlite:
-        database.path.parent.mkdir(parents=True, exist_ok=True)
-    command.upgrade(_config(database), "head")
+    command.upgrade(config, "head")
 
 
 def revisions(database: Database) -> tuple[str | None, str]:
-    """(revision the store is at, revision this release needs)."""
-    script = ScriptDirectory.from_config(_config(database))
+    """(revision the store is at, revision this release needs): the numbers that the migrations' files begin with."""
     with database.read() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    return current, script.get_current_head() or ""
+        current = None
+        if inspect(connection).has_table("alembic_version"):
+            current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    files = (resources.files("bus.store") / "migrations" / "versions").iterdir()
+    return current, max(file.name.partition("_")[0] for file in files if file.name[:1].isdecimal())
 
 
 def require_current(database: Database) -> None:

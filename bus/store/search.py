@@ -143,7 +143,7 @@ def _window(query: MessageQuery, bounds: _Bounds) -> Any:
 
 
 def _in_few(state: State) -> Any:
-    """The messages of at most LOOK_AT deliveries in the state; limited apart, so that the index of the state is read."""
+    """The messages of at most LOOK_AT deliveries in the state; limited apart, so that the state's index is read."""
     few = select(_D.message).where(in_state(_D.state, state))
     if state is State.DEAD:
         few = few.order_by(_D.id.desc())
