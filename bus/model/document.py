@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 from xml.etree import ElementTree
@@ -14,9 +15,13 @@ from bus.errors import MessageInvalid, Violation
 MAX_DEPTH = 64
 MAX_NODES = 200_000
 MAX_EXPONENT = 400
+MAX_DIGITS = 4_000
 
 _BOM = b"\xef\xbb\xbf"
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and a text without an end reaches to the end: else one made of quotes takes its reader hours.
+_TEXT = rb'"(?:[^"\\]++|\\.)*+"?'
+_STRUCTURE = re.compile(_TEXT + rb"|[\[\]{}]", re.DOTALL)
+_WORD = re.compile(_TEXT + rb'|[^\s\[\]{}:,"]++', re.DOTALL)
 
 
 def _place(text: bytes, offset: int) -> str:
@@ -42,16 +47,20 @@ def read_json(body: bytes) -> Any:
         ) from error
     _check_depth(body)
     try:
-        document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_number)
+        document = json.loads(
+            text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_number, parse_int=_whole
+        )
     except json.JSONDecodeError as error:
         raise MessageInvalid(
             "json.syntax", Violation(f"line {error.lineno}, column {error.colno}", error.msg)
         ) from error
     except _ConstantFound as error:
         raise MessageInvalid("json.nan", Violation(_find(body, error.name), f"{error.name} is not JSON")) from error
+    except _NumberRefused as error:
+        raise MessageInvalid("json.syntax", Violation(_find(body, error.text), error.rule)) from error
     except _DuplicateKey as error:
         raise MessageInvalid(
-            "json.duplicate-key", Violation(error.key, "the key stands twice in one object")
+            "json.duplicate-key", Violation(_path_of_duplicate(text) or error.key, "the key stands twice in one object")
         ) from error
     except (RecursionError, ValueError) as error:
         raise MessageInvalid("json.syntax", Violation("", str(error))) from error
@@ -69,6 +78,12 @@ class _DuplicateKey(Exception):
         self.key = key
 
 
+class _NumberRefused(Exception):
+    def __init__(self, text: str, rule: str) -> None:
+        self.text = text
+        self.rule = rule
+
+
 def _number(text: str) -> Decimal:
     # Beyond any double: written out, such a number would fill the memory.
     try:
@@ -77,7 +92,13 @@ def _number(text: str) -> Decimal:
             return number
     except InvalidOperation:
         pass
-    raise ValueError(f"the exponent of {text[:40]} is out of range")
+    raise _NumberRefused(text, f"the exponent of {text[:40]} is out of range")
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise _NumberRefused(text, f"a whole number has at most {MAX_DIGITS} digits")
+    return int(text)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -85,7 +106,9 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _find(body: bytes, word: str) -> str:
-    return _place(body, max(body.find(word.encode()), 0))
+    """Where a word stands that is no part of a text."""
+    wanted = word.encode()
+    return next((_place(body, found.start()) for found in _WORD.finditer(body) if found[0] == wanted), "")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -97,6 +120,33 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _DuplicateKey(key)
             seen.add(key)
     return document
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object as it was written, keys that stand twice included."""
+
+
+def _path_of_duplicate(text: str) -> str:
+    """The path of the first key that stands twice; empty where what follows it is no JSON."""
+    try:
+        document = json.loads(text, object_pairs_hook=_Pairs, parse_float=str, parse_int=str)
+    except ValueError:
+        return ""
+    return next(_duplicates(document, ""), "")
+
+
+def _duplicates(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, _Pairs):
+        seen: set[str] = set()
+        for key, item in value:
+            place = f"{path}.{key}" if path else key
+            if key in seen:
+                yield place
+            seen.add(key)
+            yield from _duplicates(item, place)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _duplicates(item, f"{path}[{index}]")
 
 
 def _check_depth(body: bytes) -> None:

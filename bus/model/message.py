@@ -49,7 +49,8 @@ def digest_of(*parts: str | bytes) -> bytes:
     """SHA-256 over length-prefixed parts, so that no two different lists collide."""
     hasher = hashlib.sha256()
     for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
+        # AMQP text may hold half of a surrogate pair; what is refused for that has a digest too.
+        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         hasher.update(len(raw).to_bytes(8, "big"))
         hasher.update(raw)
     return hasher.digest()
