@@ -46,7 +46,7 @@ def transformer(*, takes: str | Sequence[str], makes: str | Sequence[str]) -> Ca
     """Declare a transformer by the message types it takes and makes; `bus check` refuses a type without a contract."""
 
     def declare(function: Transform) -> Transformer:
-        name = f"{function.__module__}.{function.__name__}"  # type: ignore[attr-defined]  # a Callable may lack a name
+        name = f"{function.__module__}.{function.__name__}"
         source = inspect.getsource(inspect.getmodule(function) or function)
         return Transformer(
             name=name,
