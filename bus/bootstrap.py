@@ -78,7 +78,7 @@ def release() -> str:
 
 def open_database(project: Project) -> Database:
     """The project's database, whatever state it is in."""
-    return Database(project.settings.store)
+    return Database(_revealed(project.settings.store, project))
 
 
 def open_store(project: Project) -> SqlStore:
@@ -124,14 +124,18 @@ def broker_url(project: Project) -> str:
     settings = project.settings
     if settings.broker == PRIVATE:
         return str(_private_node(project)["amqp"])
-    url = _revealed(settings.broker, project)
+    nodes = _revealed(settings.broker, project).split(";")
+    return ";".join(_with_login(node.strip(), project) for node in nodes if node.strip())
+
+
+def _with_login(url: str, project: Project) -> str:
+    """The URL of one node, with the engine's user and password where it names none."""
     parts = urlsplit(url)
-    if parts.password is None and settings.password:
-        user = parts.username or ENGINE
-        password = quote(resolve_secret(settings.password, root=project.root).reveal(), safe="")
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{password}@{host}"))
-    return url
+    if parts.password is not None or not project.settings.password:
+        return url
+    password = quote(resolve_secret(project.settings.password, root=project.root).reveal(), safe="")
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ENGINE}:{password}@{host}"))
 
 
 def management_url(project: Project) -> str:
@@ -325,6 +329,7 @@ def run_router(project: Project, classes: Sequence[MessageClass] = tuple(Message
     wake = wake_for(project, telemetry)
     stop = threading.Event()
     url = broker_url(project)
+    survived: set[bytes] = set()
 
     def keep(batch: Sequence[Envelope]) -> Collection[str]:
         return receive(
@@ -333,6 +338,7 @@ def run_router(project: Project, classes: Sequence[MessageClass] = tuple(Message
             catalogue=project.catalogue,
             telemetry=telemetry,
             max_bytes=project.settings.max_bytes,
+            survived=survived,
         )
 
     queues = [q for c in classes for q in queues_of(c, project.settings.partitions[c])]
@@ -473,30 +479,37 @@ def run_relay(project: Project) -> int:
     return _until_stopped([threading.Thread(target=relay.run, args=(stop,), name="relay")], stop)
 
 
-def run_all(project: Project) -> int:
-    """Router, workers and relay of both classes, supervised; with a private broker where the project says so."""
+def run_all(project: Project, *, output: str = "table") -> int:
+    """Router, workers and relay of both classes, supervised; with a private broker where the project says so.
+
+    `output` is the option -o of `bus run`, which its processes are given too: they log alike.
+    """
     require_sound(project)
     telemetry = LogTelemetry("supervisor")
     upgrade_store(project).close()
     if project.settings.broker != PRIVATE:
-        return _supervise(project, telemetry)
+        return _supervise(project, telemetry, output)
     with private_node(project) as node:
         telemetry.event("broker started", port=node.amqp_port)
-        return _supervise(project, telemetry)
+        return _supervise(project, telemetry, output)
 
 
-def _supervise(project: Project, telemetry: LogTelemetry) -> int:
+def _supervise(project: Project, telemetry: LogTelemetry, output: str) -> int:
     declare(topology_of(project), broker_url(project))
-    supervisor = Supervisor(children_of(project), telemetry=telemetry)
+    supervisor = Supervisor(children_of(project, output), telemetry=telemetry)
     on_stop_signals(supervisor.stop, end_within=DRAIN * 2)
     return 0 if supervisor.run() else 1
 
 
-def children_of(project: Project) -> list[Child]:
+def children_of(project: Project, output: str) -> list[Child]:
     """The processes of `bus run`."""
-    bus = (sys.executable, "-m", "bus", "--project", str(project.root))
+
+    def child(name: str, *words: str) -> Child:
+        argv = (sys.executable, "-m", "bus", "--project", str(project.root), *words, "-o", output)
+        return Child(name=name, argv=argv)
+
     children = []
     for message_class in MessageClass:
-        children.append(Child(name=f"router-{message_class}", argv=(*bus, "router", "--class", str(message_class))))
-        children.append(Child(name=f"worker-{message_class}", argv=(*bus, "worker", "--class", str(message_class))))
-    return [*children, Child(name="relay", argv=(*bus, "relay"))]
+        children.append(child(f"router-{message_class}", "router", "--class", str(message_class)))
+        children.append(child(f"worker-{message_class}", "worker", "--class", str(message_class)))
+    return [*children, child("relay", "relay")]

@@ -37,7 +37,7 @@ def run() -> int:
     """Everything on this machine: router, workers and relay, supervised, until Ctrl-C."""
     from bus.bootstrap import run_all
 
-    return _start(run_all)
+    return _start(lambda project: run_all(project, output=desk().out.format))
 
 
 @click.command(cls=BusCommand)

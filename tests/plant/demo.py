@@ -97,9 +97,9 @@ def _play(set_up: Stage, options: Options, console: Console) -> int:
         operator.see_that_nothing_is_in_doubt()
         operator.trace_an_order()
         operator.prove_the_ledger()
+        if options.picture is not None:
+            _write_picture(options.picture, view, checks)
         checks += _reckon(set_up, day.facts, console, title="The reckoning after the operator's part", dead=[])
-    if options.picture is not None:
-        _write_picture(options.picture, view, checks)
     wrong = [check for check in checks if not check.holds]
     for check in wrong:
         console.print(Text(f"WRONG  {check.subject}: {check.what}", style="bold red"), soft_wrap=True)
@@ -138,7 +138,7 @@ def _keep(set_up: Stage, console: Console) -> None:
 def _write_picture(path: Path, view: View, checks: Sequence[Check]) -> None:
     """The live view in the middle of the outage, and the reckoning, as SVG."""
     paper = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), force_terminal=True)
-    paper.print(Group(view.picture or view.drawn(), Text(""), checks_table("The reckoning", checks)))
+    paper.print(Group(view.picture or view.drawn(), Text(""), checks_table("The day's reckoning", checks)))
     path.parent.mkdir(parents=True, exist_ok=True)
     paper.save_svg(str(path), title="make demo", unique_id="plant-day")
 

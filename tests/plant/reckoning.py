@@ -197,8 +197,8 @@ def _outage_cost_others_nothing(bus: BusBooks, facts: Facts, attempts_allowed: i
         and outage.began < a["began_at"] < outage.ended
     ]
     figures = (
-        f"{outage.held} held, {outage.delivered_meanwhile:,} delivered to all others meanwhile; P200 was called by "
-        f"{len(attempts)} deliveries and {outage.checks} checks while down"
+        f"{outage.held} held, {outage.delivered_meanwhile:,} delivered to all others; "
+        f"calls to P200 while it was down: {len(attempts)} by deliveries, {outage.checks} checks"
     )
     yield Check("outage of P200", len(attempts) <= attempts_allowed and outage.delivered_meanwhile > 0, figures)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -35,6 +36,9 @@ def test_the_day_adds_up_on_sqlite_and_a_node_of_its_own_and_a_kept_one_can_be_a
         )
         assert "checks hold" in told.read_text(), told.read_text()
         assert "<svg" in picture.read_text()
+        logged = [json.loads(line) for line in (folder / "bus.log").read_text().splitlines()]
+        said_by = {str(line.get("process", "")).partition(":")[0] for line in logged}
+        assert said_by >= {"supervisor", "router", "worker"}
 
         shell = f". {folder / 'env'} && bus dead list && bus status --verify"
         asked = subprocess.run(["sh", "-c", shell], cwd="/", capture_output=True, text=True, check=False)
