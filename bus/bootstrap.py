@@ -44,7 +44,7 @@ from bus.pipeline.transform import transform
 from bus.pipeline.worker import BUDGET, Shift
 from bus.ports import Adapter, AdapterFactory, Receipt
 from bus.project import Project
-from bus.secret_references import resolve_secret
+from bus.secret_references import resolve_secret, revealed
 from bus.settings import PRIVATE
 from bus.store import schema
 from bus.store.engine import Database
@@ -78,7 +78,7 @@ def release() -> str:
 
 def open_database(project: Project) -> Database:
     """The project's database, whatever state it is in."""
-    return Database(_revealed(project.settings.store, project))
+    return Database(revealed(project.settings.store, root=project.root))
 
 
 def open_store(project: Project) -> SqlStore:
@@ -124,7 +124,7 @@ def broker_url(project: Project) -> str:
     settings = project.settings
     if settings.broker == PRIVATE:
         return str(_private_node(project)["amqp"])
-    nodes = _revealed(settings.broker, project).split(";")
+    nodes = revealed(settings.broker, root=project.root).split(";")
     return ";".join(_with_login(node.strip(), project) for node in nodes if node.strip())
 
 
@@ -142,14 +142,7 @@ def management_url(project: Project) -> str:
     """The management API with the login of an administrator; empty where none is configured."""
     if project.settings.broker == PRIVATE:
         return ""
-    return _revealed(project.settings.management, project)
-
-
-def _revealed(value: str, project: Project) -> str:
-    """A setting, or what its reference says."""
-    if value.startswith(("env:", "file:")):
-        return resolve_secret(value, root=project.root).reveal()
-    return value
+    return revealed(project.settings.management, root=project.root)
 
 
 def _node_file(project: Project) -> Path:

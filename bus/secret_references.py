@@ -27,6 +27,11 @@ def resolve_secret(reference: str, *, root: Path) -> Secret:
     raise ConfigurationError("found a secret that is no reference: write env:NAME or file:path instead of its value")
 
 
+def revealed(value: str, *, root: Path) -> str:
+    """A setting that may be a secret reference: what the reference says, or the value itself."""
+    return resolve_secret(value, root=root).reveal() if value.startswith(("env:", "file:")) else value
+
+
 def _from_environment(name: str) -> str:
     value = os.environ.get(name, "")
     if not value:

@@ -58,11 +58,12 @@ class Desk:
     @cached_property
     def store(self) -> SqlStore:
         """The project's store, its tables up to date. Not by way of bootstrap, which imports broker and workers too."""
+        from bus.secret_references import revealed
         from bus.store import schema
         from bus.store.engine import Database
         from bus.store.sqlstore import SqlStore
 
-        database = Database(self.settings.store)
+        database = Database(revealed(self.settings.store, root=self.settings.root))
         get_current_context().call_on_close(database.close)
         schema.require_current(database)
         return SqlStore(database)
