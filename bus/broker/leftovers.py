@@ -34,8 +34,8 @@ def run_dead_letters(consumer: Consumer, record: Record, stop: threading.Event) 
 
 
 def receipt_of_dead_letter(envelope: Envelope) -> Receipt:
-    """INVALID(dead-lettered.<reason>), raw, with the queue it died in first; the reason is RabbitMQ's own word."""
-    death = _first_death(envelope)
+    """INVALID(dead-lettered.<reason>), raw, with the queue it died in; the reason is RabbitMQ's own word."""
+    death = _own_death(envelope)
     reason = str(death.get("reason", "unknown"))
     return Receipt(
         kind=ReceiptKind.INVALID,
@@ -52,14 +52,15 @@ def receipt_of_dead_letter(envelope: Envelope) -> Receipt:
 
 def _is_hint(envelope: Envelope) -> bool:
     """A dead hint is no message: the store knows the work, and the relay sends another hint."""
-    queue = str(_first_death(envelope).get("queue", ""))
+    queue = str(_own_death(envelope).get("queue", ""))
     if not queue or queue.startswith(EXCHANGE):
         return False
     log.warning("hint dead-lettered", queue=queue)
     return True
 
 
-def _first_death(envelope: Envelope) -> Mapping[str, Any]:
+def _own_death(envelope: Envelope) -> Mapping[str, Any]:
+    """What RabbitMQ wrote when it put the message aside; it stands before whatever the publisher wrote there."""
     deaths = envelope.headers.get("x-death")
-    first = deaths[-1] if isinstance(deaths, list) and deaths else {}
-    return first if isinstance(first, Mapping) else {}
+    latest = deaths[0] if isinstance(deaths, list) and deaths else {}
+    return latest if isinstance(latest, Mapping) else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bus.errors import DataRefused, MessageInvalid, MessageRefused, StoreConflict
@@ -39,19 +39,24 @@ def receive(
     catalogue: Catalogue,
     telemetry: Telemetry,
     max_bytes: int = MAX_BYTES,
+    survived: set[bytes] | None = None,
 ) -> set[str]:
     """Keep the messages and plan their deliveries; safe to call twice.
 
-    Returns after the commit, with the queues that have work now. Acknowledge the broker only then.
+    Returns after the commit, with the queues that have work now. Acknowledge the broker only then. `survived` is the
+    process's own: messages it opened and lived, but could not keep yet; they are not held to be deadly.
 
     Raises:
         StoreUnavailable: nothing of the current batch was kept; leave it unacknowledged.
     """
     queues: set[str] = set()
+    survived = set() if survived is None else survived
     for batch in _batches(envelopes):
-        items = [_open(envelope, store, catalogue, max_bytes) for envelope in batch]
+        items = [_open(envelope, store, catalogue, max_bytes, survived) for envelope in batch]
         digests = [_opening_digest(envelope) for envelope in batch if envelope.redelivered]
+        survived.update(digests)
         queues |= _keep(items, digests, store=store, catalogue=catalogue, telemetry=telemetry)
+        survived.difference_update(digests)
     return queues
 
 
@@ -75,9 +80,11 @@ def _opening_digest(envelope: Envelope) -> bytes:
     return digest_of(envelope.routing_key, message_id, envelope.body)
 
 
-def _open(envelope: Envelope, store: MessageStore, catalogue: Catalogue, max_bytes: int) -> _Item:
+def _open(
+    envelope: Envelope, store: MessageStore, catalogue: Catalogue, max_bytes: int, survived: Collection[bytes]
+) -> _Item:
     # A message whose opening ended this process comes back redelivered: what is noted before survives.
-    if envelope.redelivered and store.note_opening(_opening_digest(envelope)) >= MAX_OPENINGS:
+    if _is_suspect(envelope, survived) and store.note_opening(_opening_digest(envelope)) >= MAX_OPENINGS:
         return _receipt(
             envelope, ReceiptKind.INVALID, "reader.killed", f"opening it ended the process {MAX_OPENINGS} times"
         )
@@ -96,6 +103,10 @@ def _open(envelope: Envelope, store: MessageStore, catalogue: Catalogue, max_byt
     except Exception as error:  # noqa: BLE001  # a receipt records it; the reader must live
         return _receipt(envelope, ReceiptKind.INVALID, "reader.raised", f"{type(error).__name__}: {error}")
     return _Candidate(envelope, opened, catalogue.routes.select(opened))
+
+
+def _is_suspect(envelope: Envelope, survived: Collection[bytes]) -> bool:
+    return envelope.redelivered and _opening_digest(envelope) not in survived
 
 
 def _receipt(envelope: Envelope, kind: ReceiptKind, cause: str, detail: str) -> Receipt:

@@ -27,6 +27,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from bus.errors import ConfigurationError, DataRefused, StoreConflict, StoreUnavailable
 
 _RETRY_STATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+_LIMIT_EXCEEDED = "54"  # class of SQLSTATE: a value longer than an index takes
 
 
 class Database:
@@ -178,8 +179,11 @@ def translated() -> Iterator[None]:
             raise StoreConflict(_first_line(error)) from error
         raise DataRefused(_first_line(error)) from error
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        if getattr(getattr(error, "orig", None), "sqlstate", "") in _RETRY_STATES:
+        state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+        if state in _RETRY_STATES:
             raise StoreConflict(_first_line(error)) from error
+        if state.startswith(_LIMIT_EXCEEDED):
+            raise DataRefused(_first_line(error)) from error
         raise StoreUnavailable(_explain(error)) from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", "") in _RETRY_STATES:

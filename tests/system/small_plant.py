@@ -132,6 +132,7 @@ ROUTES = (
     Route(name="picky-steps", when=on(STEP) & Opaque(thirteen_is_no_step), to="archive", retry=small.SOON),
     Route(name="xml-steps", when=on(XML_STEP), to="target", retry=small.SOON),
     Route(name="text-steps", when=on(TEXT_STEP), to="target", retry=small.SOON),
+    Route(name="lines-by-remark", when=on(TEXT_STEP), to="archive", key="remark", retry=small.SOON),
     Route(name="postings", when=on(POSTING), to="erp", retry=small.SOON),
     Route(name="machine-states", when=on("machine.state.v1") & (field_of("machine") != "unheard"), to="archive"),
 )

@@ -6,6 +6,7 @@ Router, worker and relay are real processes on a real broker, on SQLite and on P
 from __future__ import annotations
 
 import json
+import random
 import signal
 import struct
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import amqp
 import pytest
+from sqlalchemy import text
 
 from bus.broker import link
 from bus.broker.address import read_addresses
@@ -844,6 +846,67 @@ def test_a_value_the_database_refuses_makes_its_message_alone_invalid(plant: Pla
     [receipt] = plant.ledger.receipts(after=known)
     is_refused(receipt, bad, "invalid", "store.refused-value")
     assert plant.ledger.messages(t.message.c.message_id == f"{order}-bad") == []
+
+
+@on_both_stores
+def test_a_key_too_long_for_an_index_of_the_database_holds_up_nobody(plant: Plant) -> None:
+    message_id = an_order()
+    remark = random.Random(7).randbytes(20_000).hex()
+    bad = a_publication(f"4711;1;{remark}".encode(), type_name=TEXT_STEP, message_id=message_id)
+
+    receipts = plant.surrounded(bad)
+
+    if plant.ledger.database.is_sqlite:  # it has no limit
+        assert receipts == []
+        assert len(plant.ledger.messages(t.message.c.message_id == message_id)) == 1
+    else:
+        [receipt] = receipts
+        is_refused(receipt, bad, "invalid", "store.refused-value")
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("plant", ["postgresql"], indirect=True, scope="module")
+def test_a_message_is_not_blamed_for_a_store_that_cannot_write(plant: Plant) -> None:
+    order = an_order()
+    plant.router.stop()
+    plant.publish(a_step(order, 1))
+    _deliver_once_unacknowledged(plant.installation)
+    with plant.ledger.database.write() as connection:
+        connection.execute(text(DISK_FULL))
+
+    plant.router.start()
+
+    waits = plant.router.said().count("waits for the store")
+    plant.wait_until(lambda: plant.router.said().count("waits for the store") >= waits + 5)
+    with plant.ledger.database.write() as connection:
+        connection.execute(text("DROP TRIGGER full_disk ON message"))
+    plant.wait_until(lambda: plant.booked(order) == [1])
+    assert plant.ledger.openings() == 0
+
+
+DISK_FULL = """
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger AS
+$$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = '53100'; END $$ LANGUAGE plpgsql;
+CREATE TRIGGER full_disk BEFORE INSERT ON message EXECUTE FUNCTION refuse();
+"""
+
+
+@on_both_stores
+def test_a_message_that_expires_is_recorded_whatever_it_says_about_itself(plant: Plant) -> None:
+    known = plant.last_receipt()
+    body = json.dumps({"order": an_order(), "step": 1}).encode()
+    lie: dict[str, Any] = {"reason": "a\x00b", "queue": "send.target", "count": 1}
+    plant.router.stop()
+    message = amqp.Message(body, expiration="1", application_headers={"x-death": [lie]})
+    _publish_raw(plant.installation, message, f"P1.mes-1.{STEP}")
+
+    plant.router.start()
+
+    plant.wait_until(lambda: plant.ledger.receipts(after=known))
+    [receipt] = plant.ledger.receipts(after=known)
+    assert (receipt.kind, receipt.cause) == ("invalid", "dead-lettered.expired")
+    assert "bus.in.transaction.0" in receipt.detail
+    assert receipt.body == body
 
 
 @on_both_stores
