@@ -79,13 +79,14 @@ def show(type_name: str) -> None:
     work.out.one(value, lambda: _parts(value, found, work))
 
 
-def _fields(schema: Schema, path: str) -> Iterator[dict[str, Any]]:
+def _fields(schema: Schema, path: str, inside: tuple[type[Schema], ...] = ()) -> Iterator[dict[str, Any]]:
+    """Every field with its path; a schema inside itself is named once more and not entered."""
     for name, field in schema.fields.items():
         here = f"{path}{field.data_key or name}"
         yield {"path": here, "kind": _kind(field), "required": field.required, "rules": _rules(field)}
         inner, step = _inner(field)
-        if inner is not None:
-            yield from _fields(inner, f"{here}{step}.")
+        if inner is not None and type(inner) not in (*inside, type(schema)):
+            yield from _fields(inner, f"{here}{step}.", (*inside, type(schema)))
 
 
 def _inner(field: Field[Any]) -> tuple[Schema | None, str]:

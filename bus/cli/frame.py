@@ -16,7 +16,7 @@ from rich_click import RichCommand, RichGroup
 from bus.cli.desk import Desk, desk
 from bus.cli.output import FORMATS
 from bus.cli.texts import plain
-from bus.errors import BusError, MessageInvalid, MessageRefused, NotAllowed, PublishError
+from bus.errors import BusError, MessageInvalid, MessageRefused, NotAllowed, PublishError, StoreUnavailable
 
 OK, FOUND_BAD, NOT_AVAILABLE = 0, 1, 2
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -147,6 +147,8 @@ def _told(error: BusError, work: Desk, code: int) -> int:
     text = str(error)
     if isinstance(error, MessageInvalid) and len(error.violations) > 1:
         text = "\n  ".join([error.cause, *map(str, error.violations)])
+    if isinstance(error, StoreUnavailable) and "run: " not in text:
+        text += "; is the database running, and its address right (store in bus.toml, or BUS_STORE)?"
     work.out.say(f"Error: {text}", style="red")
     return code
 

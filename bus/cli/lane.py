@@ -50,7 +50,7 @@ def _blocked_by(line: LaneLine) -> Text:
     if line.blocked_by:
         return styled(line.blocked_by)
     if line.endpoint_state != "open":
-        return Text.assemble("endpoint ", styled(line.endpoint_state))
+        return Text.assemble("endpoint ", styled(line.endpoint_state), no_wrap=True)
     return Text("it moves", style="dim")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=BusCommand)
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb", lazy=True))
 @click.option("--type", "type_name", required=True, help="Its message type.")
 @click.option("--system", required=True, help="Which system of bus.toml says it.")
 @click.option("--site", default="", help="At which site; else the system's only one.")

@@ -82,7 +82,7 @@ def _document(function: Any) -> Any:
         click.option("--site", default="", help="Else the system's first site."),
         click.option("--system", default="", help="Who sends it; else the one system that publishes the type."),
         click.option("--type", "type_name", required=True, help="Its message type."),
-        click.argument("file", type=click.File("rb")),
+        click.argument("file", type=click.File("rb", lazy=True)),
     ):
         function = option(function)
     return function

@@ -9,7 +9,7 @@ from click import get_current_context
 from rich.text import Text
 
 from bus.cli.desk import Desk, desk
-from bus.cli.frame import FOUND_BAD, OK, BusGroup
+from bus.cli.frame import NOT_AVAILABLE, OK, BusGroup
 from bus.cli.texts import when
 
 NOT_FOR_REGULATED_USE = (
@@ -68,7 +68,7 @@ def info() -> int:
         work.out.say(NOT_FOR_REGULATED_USE)
     if not exists:
         work.out.say("Its tables are missing or old; run: bus store upgrade")
-    return OK if exists else FOUND_BAD
+    return OK if exists else NOT_AVAILABLE
 
 
 def _exists(database: Any) -> bool:

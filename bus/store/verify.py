@@ -150,6 +150,9 @@ def _rows(connection: Connection, page: Any) -> Iterator[Discrepancy]:
             said, is_so = ("stands", "should not") if row.stands else ("does not stand", "should")
             text = f"delivery {row.id} {said} in its lane; as it is {state} it {is_so}"
             yield Discrepancy(check="stands", delivery=row.id, message=row.message, text=text)
+        if state is State.WAITING and row.lane is None:
+            text = f"delivery {row.id} is {state}, though it is in no lane"
+            yield Discrepancy(check="order", delivery=row.id, message=row.message, text=text)
         if state in (State.CLAIMED, State.SENDING) and not row.worker:
             text = f"delivery {row.id} is {state}, and no worker holds it"
             yield Discrepancy(check="claims", delivery=row.id, message=row.message, text=text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ REFUSED = "order:1000123"
 """Its release was refused by mes-p100; a second release of it waits behind."""
 DOUBTFUL = "order:1000456"
 """Its confirmation to the ERP is in doubt."""
+BOOKED = "order:1000100"
+"""Released, confirmed, and booked by the ERP under D1."""
 
 
 def sap_order(order: str, *, site: str = "P100", changed: str = "20260302060000", **fields: Any) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def make_plant_store(path: Path) -> None:
     bus.run_until_idle()
     bus.receive(order("000001000123", changed="20260302070000"), order("000001000124", OrderIsReleased=""))
     bus.receive(confirmation(project, "1000456", "0b7e0e9c-5d0e-4a53-a5f1-3c8a4f5a1a01"))
+    bus.receive(confirmation(project, "1000100", "0b7e0e9c-5d0e-4a53-a5f1-3c8a4f5a1a02"))
     bus.run_until_idle()
     bus.receive(order("000001000100"), order("000001000100", TotalQuantity="99"))
     bus.receive(envelope("sap.production-order.v2", b'{"ManufacturingOrder": \x1b[31m"1"', system="erp", site="P100"))
@@ -97,8 +99,5 @@ def make_plant_store(path: Path) -> None:
     bus.receive(order("000002000001", site="P200"), order("000002000002", site="P200"))
     bus.run_until_idle()
     store.take_lease("relay", "relay:test:1", instead_of=None)
-    bus.relay.store.fold_totals()
+    store.fold_totals()
     database.close()
-
-
-WITHIN = timedelta(seconds=10)

@@ -1,0 +1,117 @@
+"""How things are printed: bodies laid out without changing them, times with their offset, nothing a terminal obeys."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.cli.bodies import LONG, readable
+from bus.cli.output import as_data
+from bus.cli.texts import counted, duration, plain, when
+from bus.model.secret import Secret
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@given(JSON)
+def test_a_json_body_is_laid_out_by_white_space_alone(document: object) -> None:
+    body = json.dumps([document, "x" * LONG]).encode()
+
+    laid_out = readable(body, "application/json", limit=10**9)
+
+    assert json.loads(laid_out) == [document, "x" * LONG]
+    assert _without_space(laid_out) == _without_space(body.decode())
+
+
+def test_numbers_are_shown_digit_by_digit_as_they_were_sent() -> None:
+    body = b'{"quantity":3.2999999999999998,"id":000123,"big":1e400' + b" " * LONG + b"}"
+
+    assert '"quantity": 3.2999999999999998,\n  "id": 000123,\n  "big": 1e400' in readable(body, "application/json")
+
+
+def test_an_xml_body_is_laid_out_with_its_prefixes_comments_and_cdata() -> None:
+    body = f"<?xml version='1.0'?><a:b xmlns:a='u'><!--c--><a:d><![CDATA[<x>]]></a:d><e>{'t' * LONG}</e><f/></a:b>"
+
+    laid_out = readable(body.encode(), "application/xml")
+
+    assert "".join(line.strip() for line in laid_out.splitlines()) == body
+    assert "\n  <e>t" in laid_out
+
+
+def test_a_body_that_its_sender_laid_out_stays_as_it_is() -> None:
+    assert readable(b'{\n "a":1}', "application/json") == '{\n "a":1}'
+
+
+def test_a_body_that_is_no_text_is_told_by_size_and_first_bytes() -> None:
+    assert readable(b"\xff\xfe\x00", "application/json") == "3 bytes that are no UTF-8 text, beginning with ff fe 00"
+
+
+def test_a_long_body_says_how_much_is_left_out() -> None:
+    assert "… 4 more letters" in readable(b"0123456789", "text/plain", limit=6)
+
+
+@given(st.text())
+def test_nothing_that_a_terminal_obeys_is_printed(text: str) -> None:
+    assert all(letter.isprintable() or letter in "\n\t" for letter in plain(text))
+
+
+def test_times_are_local_and_bear_their_offset(berlin: None) -> None:
+    winter, summer = datetime(2026, 1, 5, 23, 30, tzinfo=UTC), datetime(2026, 7, 5, 23, 30, tzinfo=UTC)
+
+    assert when(winter) == "2026-01-06 00:30:00+01:00"
+    assert when(summer, brief=True) == "07-06 01:30:00+02"
+    assert as_data(winter) == "2026-01-05T23:30:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        (timedelta(milliseconds=12), "12 ms"),
+        (timedelta(seconds=1.5), "1.50 s"),
+        (timedelta(seconds=59.999), "1 min 0 s"),
+        (timedelta(minutes=90), "1 h 30 min"),
+        (timedelta(days=3, hours=2), "3 days 2 h"),
+        (timedelta(seconds=-2), "-2.00 s"),
+    ],
+)
+def test_durations_are_told_in_the_units_that_matter(span: timedelta, text: str) -> None:
+    assert duration(span) == text
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    assert counted(1, "delivery") == "1 delivery"
+    assert counted(1200, "delivery") == "1,200 deliveries"
+    assert counted(10_000, "message", exact=False) == "more than 10,000 messages"
+
+
+def test_bytes_and_secrets_have_a_safe_form_in_json() -> None:
+    assert as_data({"a": b"text", "b": b"\xff", "c": Secret("env:X", "hidden")}) == {
+        "a": "text",
+        "b": {"base64": "/w=="},
+        "c": "***",
+    }
+
+
+def _without_space(text: str) -> str:
+    """The text without white space outside strings."""
+    return "".join(re.findall(r'"(?:[^"\\]|\\.)*"|[^\s"]+', text))

@@ -1,0 +1,172 @@
+"""What people ask of a project without broker and store: check, routes, contracts, topology."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.unit.command_line import CommandLine
+from tests.unit.plant_store import ROOT, sap_order
+
+TYPE = ("--type", "sap.production-order.v2")
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Path:
+    path = tmp_path / "order.json"
+    path.write_text(json.dumps(sap_order("000001000777")))
+    return path
+
+
+# --- check -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_project_passes(empty_machine: CommandLine) -> None:
+    result = empty_machine.type("check")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("ok")
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        ("[bus]\nunknown = 1\n", "unknown"),
+        ("[bus\n", "is not TOML"),
+        ('[systems.erp]\nrole = "ERP"\n', "systems.erp"),
+        ("[sites.P100]\n", "sap.production-order.v2"),
+    ],
+)
+def test_a_broken_project_is_refused_with_the_place(tmp_path: Path, broken: str, named: str) -> None:
+    for folder in ("routes", "transformers"):
+        (tmp_path / folder).mkdir()
+    if named.startswith("sap"):
+        broken += (
+            '[systems.erp]\nrole="ERP"\nsites=["P100"]\npublishes=["sap.production-order.v2"]\nowner="o"\nsupport="s"\n'
+        )
+    (tmp_path / "bus.toml").write_text(broken)
+
+    checked = CommandLine({"BUS_PROJECT": str(tmp_path), "COLUMNS": "200"})
+
+    result = checked.type("check")
+    assert result.exit_code == 1
+    assert "bus.toml" in result.stdout
+    assert named in result.stdout
+    assert json.loads(checked.type("check", "-o", "json").stdout)[0]["complaint"]
+
+
+# --- routes ----------------------------------------------------------------------------------------------------------
+
+
+def test_explain_prints_each_route_with_its_conditions(empty_machine: CommandLine, order: Path) -> None:
+    result = empty_machine.type("route", "explain", order, *TYPE, COLUMNS="120")
+
+    assert result.exit_code == 0, result.output
+    assert "sap-orders-become-releases → bus  takes it" in result.stdout
+    assert 'holds  OrderIsReleased == "X", was "X"' in result.stdout
+
+
+def test_explain_says_which_condition_failed(empty_machine: CommandLine, tmp_path: Path) -> None:
+    planned = tmp_path / "planned.json"
+    planned.write_text(json.dumps(sap_order("1", OrderIsReleased="")))
+
+    result = empty_machine.type("route", "explain", planned, *TYPE)
+
+    assert 'failed OrderIsReleased == "X", was ""' in result.stdout
+    assert "unrouted" in result.stdout
+
+
+def test_try_gives_every_receivers_exact_output_through_re_entry(empty_machine: CommandLine, order: Path) -> None:
+    tried = empty_machine.json("route", "try", order, *TYPE)
+
+    (entering,) = tried["deliveries"][0]["entering"]
+    (delivery,) = entering["deliveries"]
+    assert (entering["type"], delivery["to"]) == ("order.release.v1", "mes-p100")
+    (output,) = delivery["outputs"]
+    assert output["body"].startswith("<?xml")
+    assert "<QuantityString>125.5</QuantityString>" in output["body"]
+
+
+def test_try_tells_what_would_be_dead(empty_machine: CommandLine, tmp_path: Path) -> None:
+    strange = tmp_path / "strange.json"
+    strange.write_text(json.dumps(sap_order("1", ProductionUnit="XYZ")))
+
+    result = empty_machine.type("route", "try", strange, *TYPE)
+
+    assert result.exit_code == 1
+    assert "would be dead" in result.stdout
+    assert "value-map.missing" in result.stdout
+
+
+def test_try_reads_standard_input(empty_machine: CommandLine) -> None:
+    result = empty_machine.type("route", "try", "-", *TYPE, input=json.dumps(sap_order("7")).encode())
+
+    assert result.exit_code == 0, result.output
+
+
+def test_try_opens_a_document_as_the_router_would(empty_machine: CommandLine, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_bytes(b'{"ManufacturingOrder": }')
+
+    refused = empty_machine.type("route", "try", bad, *TYPE)
+    foreign = empty_machine.type("route", "try", bad, *TYPE, "--system", "mes-p100")
+    unknown = empty_machine.type("route", "try", bad, "--type", "no.such-type.v1")
+
+    assert (refused.exit_code, foreign.exit_code, unknown.exit_code) == (1, 1, 1)
+    assert "line 1, column 24" in refused.stderr
+    assert "sender.not-allowed-type" in foreign.stderr
+    assert "order.release.v1" in unknown.stderr
+
+
+def test_canonical_types_that_nobody_publishes_can_be_tried(empty_machine: CommandLine, tmp_path: Path) -> None:
+    example = tmp_path / "release.json"
+    example.write_text(empty_machine.json("contract", "show", "order.release.v1")["examples"][0])
+
+    tried = empty_machine.json("route", "try", example, "--type", "order.release.v1")
+
+    assert [delivery["to"] for delivery in tried["deliveries"]] == ["mes-p100"]
+
+
+# --- contracts and topology ------------------------------------------------------------------------------------------
+
+
+def test_a_contract_shows_its_fields_and_rules(empty_machine: CommandLine) -> None:
+    shown = empty_machine.json("contract", "show", "order.release.v1")
+
+    fields = {field["path"]: field for field in shown["fields"]}
+    assert fields["order.id"]["required"]
+    assert fields["components.*.material.id"]["rules"]
+    assert shown["key"] == "order:{order.id}"
+
+
+def test_every_contract_can_be_shown_at_80_columns(empty_machine: CommandLine) -> None:
+    for contract in empty_machine.json("contract", "list"):
+        result = empty_machine.type("contract", "show", contract["type"])
+
+        assert result.exit_code == 0, result.output
+        assert " object at 0x" not in result.stdout
+
+
+def test_topology_is_shown_as_rabbitmqs_definitions(empty_machine: CommandLine) -> None:
+    shown = empty_machine.json("topology", "show")
+
+    assert {"send.erp", "bus.unrouted"} <= {queue["name"] for queue in shown["queues"]}
+    assert all(user["password_hash"] == "" for user in shown["users"])
+
+
+def test_routes_are_listed_by_type_and_destination(empty_machine: CommandLine) -> None:
+    by_type = empty_machine.json("route", "list", "--type", "order.release.v1")
+
+    assert [route["to"] for route in by_type] == ["mes-p100", "mes-p200"]
+    assert all(route["to"] == "erp" for route in empty_machine.json("route", "list", "--to", "erp"))
+
+
+def test_a_project_can_be_named_before_or_after_the_command(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "bus.toml", tmp_path)
+    nowhere = CommandLine({"BUS_PROJECT": None})
+
+    assert nowhere.type("--project", ROOT, "contract", "list").exit_code == 0
+    assert nowhere.type("contract", "list", "--project", ROOT).exit_code == 0
