@@ -15,7 +15,8 @@ from bus.model.message import BUS, Message
 from bus.ports import Claimed, Doubt, Kept, Output
 from bus.store import tables as t
 from bus.store.engine import Database
-from bus.store.transaction import SqlTransaction, chunks
+from bus.store.transaction import SqlTransaction
+from bus.store.work import chunks
 
 _RUNNING = (str(State.CLAIMED), str(State.SENDING))
 _TRIALS = 32

@@ -14,7 +14,6 @@ from bus.model.message import Message
 from bus.store import tables as t
 from bus.store.claims import message_of
 from bus.store.engine import Database
-from bus.store.transaction import chunks
 from bus.store.views import (
     MESSAGE_COLUMNS,
     AttemptLine,
@@ -27,6 +26,7 @@ from bus.store.views import (
     message_line,
     states_of,
 )
+from bus.store.work import chunks
 
 SHOWN = 200
 """Deliveries, attempts and journal rows shown of one message."""

@@ -12,8 +12,8 @@ from bus.errors import NotFound
 from bus.model.delivery import State
 from bus.store import tables as t
 from bus.store.engine import Database
-from bus.store.transaction import chunks
 from bus.store.views import DeliveryLine, Page, count_up_to, delivery_line, in_state, lane_name, select_deliveries
+from bus.store.work import chunks
 
 LOOK_AT = 100_000
 """Standing deliveries that are counted by lane."""

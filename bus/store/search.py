@@ -14,7 +14,6 @@ from bus.model.message import Message
 from bus.store import tables as t
 from bus.store.claims import message_of
 from bus.store.engine import Database
-from bus.store.transaction import chunks
 from bus.store.views import (
     COUNTED,
     MESSAGE_COLUMNS,
@@ -25,6 +24,7 @@ from bus.store.views import (
     message_line,
     states_of,
 )
+from bus.store.work import chunks
 
 LOOK_AT = 50_000
 """Rows of one index range that the other filters are tried on; what lies behind is a next page."""

@@ -13,7 +13,8 @@ from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow
 from bus.store import claims, endpoints, leases, relay
 from bus.store import tables as t
 from bus.store.engine import Database
-from bus.store.transaction import SqlTransaction, storable
+from bus.store.transaction import SqlTransaction
+from bus.store.work import storable
 
 
 class SqlStore:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, s
 
 from bus.model.delivery import State
 from bus.store import tables as t
-from bus.store.transaction import chunks
+from bus.store.work import chunks
 
 T = TypeVar("T")
 

@@ -1,0 +1,91 @@
+"""Planning in the store: deliveries with their places, and what a message has planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import bindparam, insert, select, update
+
+from bus.model import ledger
+from bus.model.delivery import stands
+from bus.ports import NewDelivery, Output
+from bus.store import tables as t
+from bus.store.lanes import Lanes
+from bus.store.work import chunks, storable
+
+
+class Planning(Lanes):
+    """What plan writes."""
+
+    def add_deliveries(self, deliveries: Sequence[NewDelivery]) -> None:
+        if not deliveries:
+            return
+        rows = [
+            {
+                "message": d.message,
+                "route": d.route,
+                "destination": d.destination,
+                "queue": d.queue,
+                "lane": self.lanes[d.lane] if d.lane else None,
+                "place": d.place,
+                "part": d.part,
+                "stage": str(d.stage),
+                "state": str(d.state),
+                "stands": d.lane is not None and stands(d.state, blocks=d.blocks),
+                "blocks": d.blocks,
+                "key": d.key,
+                "replay": d.replay,
+                "cause": d.cause,
+                "detail": storable(d.detail, 20_000),
+                "created_at": self.now,
+                "changed_at": self.now,
+            }
+            for d in deliveries
+        ]
+        with_output = [(index, d.output) for index, d in enumerate(deliveries) if d.output is not None]
+        if with_output:
+            statement = insert(t.delivery).returning(t.delivery.c.id, sort_by_parameter_order=True)
+            numbers = list(self.connection.execute(statement, rows).scalars())
+            self.add_outputs([(numbers[index], output) for index, output in with_output])
+        else:
+            self.connection.execute(insert(t.delivery), rows)
+        for d in deliveries:
+            self.deltas.update(ledger.planned_delivery(d.destination, d.route, d.state))
+
+    def add_outputs(self, outputs: Sequence[tuple[int, Output]]) -> None:
+        statement = self.insert(t.output)
+        columns = ("type", "content_type", "body", "digest")
+        statement = statement.on_conflict_do_update(
+            index_elements=["delivery"], set_={name: statement.excluded[name] for name in columns}
+        )
+        self.connection.execute(
+            statement,
+            [
+                {"delivery": number, "type": o.type, "content_type": o.content_type, "body": o.body, "digest": o.digest}
+                for number, o in outputs
+            ],
+        )
+
+    def note_planned(self, planned: Mapping[int, tuple[int, int]]) -> None:
+        m = t.message.c
+        for part in chunks(sorted(planned)):
+            rows = self.connection.execute(
+                select(m.id, m.planned, m.entering).where(m.id.in_(part)).order_by(m.id).with_for_update()
+            ).all()
+            changes = []
+            for row in rows:
+                more, entering = planned[row.id]
+                old = ledger.disposition(row.planned, row.entering)
+                new = ledger.disposition(row.planned + more, row.entering + entering)
+                if old != new:
+                    self.deltas[old, ""] -= 1
+                    self.deltas[new, ""] += 1
+                if more or entering:
+                    changes.append({"row": row.id, "more": more, "entering": entering})
+            if changes:
+                self.connection.execute(
+                    update(t.message)
+                    .where(m.id == bindparam("row"))
+                    .values(planned=m.planned + bindparam("more"), entering=m.entering + bindparam("entering")),
+                    changes,
+                )

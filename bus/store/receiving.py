@@ -1,0 +1,123 @@
+"""Receiving in the store: ids taken once, receipts, messages."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from sqlalchemy import insert, select
+
+from bus.model.message import Message
+from bus.ports import Kept, Receipt, Taken
+from bus.store import tables as t
+from bus.store.work import UnitOfWork, chunks, storable
+
+
+class Receiving(UnitOfWork):
+    """What receive and settle write about messages."""
+
+    def take_ids(self, messages: Sequence[Message]) -> list[Taken]:
+        rows = {(m.system, m.id): m.digest for m in messages}
+        ordered = sorted(rows, key=lambda key: (key[0].encode(), key[1].encode()))
+        new: set[tuple[str, str]] = set()
+        standing: dict[tuple[str, str], bytes] = {}
+        key = t.message_key.c
+        for part in chunks(ordered):
+            statement = self.insert(t.message_key).on_conflict_do_nothing().returning(key.system, key.message_id)
+            values = [{"system": s, "message_id": i, "digest": rows[s, i], "at": self.now} for s, i in part]
+            new.update((row.system, row.message_id) for row in self.connection.execute(statement, values))
+            known = [pair for pair in part if pair not in new]
+            if known:
+                by_system: dict[str, list[str]] = {}
+                for system, message_id in known:
+                    by_system.setdefault(system, []).append(message_id)
+                for system, ids in by_system.items():
+                    query = select(key.system, key.message_id, key.digest).where(
+                        key.system == system, key.message_id.in_(ids)
+                    )
+                    standing.update(
+                        {(row.system, row.message_id): bytes(row.digest) for row in self.connection.execute(query)}
+                    )
+        return [
+            Taken((m.system, m.id) in new, m.digest if (m.system, m.id) in new else standing[m.system, m.id])
+            for m in messages
+        ]
+
+    def add_receipts(self, receipts: Sequence[Receipt]) -> None:
+        if not receipts:
+            return
+        rows = [
+            {
+                "at": self.now,
+                "kind": str(receipt.kind),
+                "cause": receipt.cause,
+                "detail": storable(receipt.detail, 20_000),
+                "routing_key": storable(receipt.routing_key),
+                "properties": json.dumps(receipt.properties, default=str, ensure_ascii=True),
+                "body": receipt.body,
+                "message_id": storable(receipt.message_id),
+                "system": storable(receipt.system),
+                "type": storable(receipt.type),
+            }
+            for receipt in receipts
+        ]
+        self.connection.execute(insert(t.receipt), rows)
+        self.deltas.update(Counter(("received", "") for _ in receipts))
+        self.deltas.update(Counter((str(receipt.kind), "") for receipt in receipts))
+
+    def add_messages(
+        self,
+        messages: Sequence[Message],
+        *,
+        searchable: Sequence[Sequence[tuple[str, str]]],
+        parents: Sequence[int] = (),
+    ) -> list[Kept]:
+        if not messages:
+            return []
+        rows = [
+            {
+                "message_id": m.id,
+                "system": m.system,
+                "type": m.type,
+                "site": m.site,
+                "subject": m.subject,
+                "correlation_id": m.correlation_id,
+                "causation_id": m.causation_id,
+                "content_type": m.content_type,
+                "time": m.time,
+                "sequence": m.sequence,
+                "business_date": m.business_date,
+                "dataschema": m.dataschema,
+                "traceparent": m.traceparent,
+                "digest": m.digest,
+                "body": m.body,
+                "accepted_at": self.now,
+                "parent": parents[index] if parents else None,
+                "planned": 0,
+                "entering": 0,
+            }
+            for index, m in enumerate(messages)
+        ]
+        statement = insert(t.message).returning(t.message.c.id, sort_by_parameter_order=True)
+        numbers = list(self.connection.execute(statement, rows).scalars())
+        found = {
+            (path, value[:500], number): None
+            for number, pairs in zip(numbers, searchable, strict=True)
+            for path, value in pairs
+        }
+        if found:
+            self.connection.execute(
+                insert(t.search_value), [{"path": p, "value": v, "message": number} for p, v, number in found]
+            )
+        if parents:
+            self.deltas["produced", ""] += len(messages)
+        else:
+            self.deltas["received", ""] += len(messages)
+            self.deltas["accepted", ""] += len(messages)
+        self.deltas["unrouted", ""] += len(messages)
+        return [Kept(number, message) for number, message in zip(numbers, messages, strict=True)]
+
+    def forget_openings(self, digests: Sequence[bytes]) -> None:
+        for part in chunks(digests):
+            self.connection.execute(t.opening.delete().where(t.opening.c.digest.in_(part)))

@@ -1,0 +1,95 @@
+"""A unit of work: one write transaction's connection and clock, its journal and its totals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, insert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from bus.model import ledger
+from bus.ports import Actor
+from bus.store import tables as t
+from bus.store.engine import Database
+
+T = TypeVar("T")
+
+CHUNK = 400
+"""Rows per statement where a list of values goes into one (SQLite allows 32,766 parameters)."""
+
+
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
+    """The items in slices of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def storable(value: str, limit: int = 500) -> str:
+    """Text any database keeps: no NUL, no half surrogates, bounded."""
+    cleaned = value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    return cleaned[:limit]
+
+
+class UnitOfWork:
+    """What every step of a transaction works with; `finish` is its last one."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self.database = database
+        self.connection = connection
+        self.deltas: ledger.Deltas = Counter()
+
+    @cached_property
+    def now(self) -> datetime:
+        return self.database.now(self.connection)
+
+    def insert(self, table: Any) -> Any:
+        return (sqlite_insert if self.database.is_sqlite else postgresql_insert)(table)
+
+    def execute(self, statement: Any) -> Any:
+        """Run one statement inside the transaction."""
+        return self.connection.execute(statement)
+
+    def journal_row(
+        self,
+        actor: Actor,
+        act: str,
+        delivery: int | None,
+        message: int | None,
+        old: str,
+        new: str,
+        cause: str,
+        detail: str = "",
+        endpoint: str = "",
+    ) -> dict[str, Any]:
+        return {
+            "at": self.now,
+            "actor": actor.name,
+            "reason": actor.reason,
+            "act": act,
+            "delivery": delivery,
+            "message": message,
+            "endpoint": endpoint,
+            "old": str(old),
+            "new": str(new),
+            "cause": storable(cause),
+            "detail": storable(detail, 20_000),
+        }
+
+    def write_journal(self, actor: Actor, act: str, **what: Any) -> None:
+        """One row of the journal: who did what, when, why, old and new."""
+        row = {"delivery": None, "message": None, "old": "", "new": "", "cause": ""} | what
+        self.connection.execute(insert(t.journal), [self.journal_row(actor, act, **row)])
+
+    def finish(self) -> None:
+        """Write the totals; the last step before the commit."""
+        rows = [
+            {"measure": measure, "route": route, "amount": amount}
+            for (measure, route), amount in sorted(self.deltas.items())
+            if amount
+        ]
+        if rows:
+            self.connection.execute(insert(t.total), rows)
