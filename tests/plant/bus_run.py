@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from tests.plant.launch import ROOT, PlantTrouble
 DRAIN = 60.0
 """Seconds `bus run` gets to end what it began."""
 
+DEATHS = 3
+"""Times one of its processes may die before nothing can be expected of it."""
+
 
 class BusRun:
     """`bus run`, in a session of its own, so that Ctrl-C does not reach it before the plant is done with."""
@@ -24,12 +28,8 @@ class BusRun:
         self.log_path = log_path
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        if self._process is None:
-            raise PlantTrouble("bus run is not running")
-        return self._process.pid
+        self._children: list[dict[str, object]] = []
+        self._read_upto = 0
 
     def start(self) -> None:
         """Returns at once; it says in its log when its processes run. It ends with the process that called this."""
@@ -76,20 +76,31 @@ class BusRun:
             self._process.wait()
 
     def trouble(self) -> str:
-        """Why nothing can be expected of it any more; empty while it runs."""
-        if self._process is None or self._process.poll() is None:
-            return ""
-        return f"bus run ended with exit code {self._process.returncode}:\n{self._last_lines()}"
+        """Why nothing can be expected of it any more; empty while it runs, and its processes stay alive."""
+        if self._process is not None and self._process.poll() is not None:
+            return f"bus run ended with exit code {self._process.returncode}:\n{self._last_lines()}"
+        again = [f"{child} died {many} times" for child, many in Counter(self.deaths()).items() if many >= DEATHS]
+        return f"{', '.join(again)}; the end of {self.log_path}:\n{self._last_lines()}" if again else ""
 
-    def events(self, name: str) -> list[dict[str, object]]:
-        """The events of this name in its log, oldest first."""
-        lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
-        found = [json.loads(line) for line in lines if f'"{name}"' in line and line.startswith("{")]
-        return [event for event in found if event.get("event") == name]
+    def deaths(self) -> list[str]:
+        """The names of its processes that died, once for each time."""
+        return [str(event["child"]) for event in self._told("child died")]
 
     def children(self) -> dict[str, int]:
         """Name → process id of what it started last under each name."""
-        return {str(e["child"]): int(str(e["pid"])) for e in self.events("child started")}
+        return {str(event["child"]): int(str(event["pid"])) for event in self._told("child started")}
+
+    def _told(self, name: str) -> list[dict[str, object]]:
+        """What it logged of its processes under this name, oldest first; reads on where it stopped the last time."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._read_upto)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    break
+                self._read_upto += len(line)
+                if b'"event": "child ' in line:
+                    self._children.append(json.loads(line))
+        return [event for event in self._children if event["event"] == name]
 
     def _last_lines(self) -> str:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])

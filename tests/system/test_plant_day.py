@@ -17,6 +17,7 @@ import pytest
 
 from bus.broker.processes import NodeRecord
 from tests.plant import marked
+from tests.plant.bus_run import BusRun
 from tests.plant.launch import ROOT, wait_until
 from tests.services import Vhost
 
@@ -128,6 +129,19 @@ def test_a_day_whose_bus_dies_ends_at_once_with_exit_1(installed_rabbitmq: None,
         assert day.wait(BOOT) == 1
     assert "bus run ended with exit code -9" in told.read_text()
     assert what_runs(folder) == []
+
+
+def test_a_process_of_the_bus_that_dies_again_and_again_is_not_waited_for(tmp_path: Path) -> None:
+    log = tmp_path / "bus.log"
+    bus = BusRun(log, {})
+    died = json.dumps({"event": "child died", "child": "router-event", "code": 1}) + "\n"
+
+    log.write_text(died + "TypeError: no\n" + died)
+    assert bus.trouble() == ""
+
+    log.write_text(log.read_text() + died)
+    assert "router-event died 3 times" in bus.trouble()
+    assert "TypeError: no" in bus.trouble()
 
 
 # --- how a day is played here ----------------------------------------------------------------------------------------

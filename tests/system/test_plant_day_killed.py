@@ -61,11 +61,7 @@ def test_killed_while_they_hold_work_they_lose_nothing_double_nothing_and_keep_t
         erp.command("unlock", order=locked)
         until_over(set_up.plant.systems, watch)
 
-    assert sorted(str(event["child"]) for event in set_up.bus.events("child died")) == [
-        "relay",
-        "router-transaction",
-        "worker-transaction",
-    ]
+    assert sorted(set_up.bus.deaths()) == ["relay", "router-transaction", "worker-transaction"]
     plant, bus = PlantBooks.read(set_up.plant), BusBooks.read(set_up.ledger)
     checks = reckon(plant, bus, Facts(), dead=[], killed=True)
     assert [str(check) for check in checks if not check.holds] == []
