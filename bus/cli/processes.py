@@ -35,7 +35,7 @@ def _start(process: Callable[[Project], int]) -> int:
 @click.command(cls=BusCommand)
 def run() -> int:
     """Everything on this machine: router, workers and relay, supervised, until Ctrl-C."""
-    from bus.bootstrap import run_all
+    from bus.processes import run_all
 
     return _start(lambda project: run_all(project, output=desk().out.format))
 
@@ -44,7 +44,7 @@ def run() -> int:
 @_CLASS
 def router(classes: tuple[str, ...]) -> int:
     """Take messages from the broker into the store."""
-    from bus.bootstrap import run_router
+    from bus.processes import run_router
 
     chosen = tuple(MessageClass(name) for name in classes) or tuple(MessageClass)
     return _start(lambda project: run_router(project, chosen))
@@ -55,7 +55,7 @@ def router(classes: tuple[str, ...]) -> int:
 @click.option("--endpoint", "endpoints", multiple=True, help="Serve this endpoint only. May be repeated.")
 def worker(classes: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     """Transform and deliver what the store holds."""
-    from bus.bootstrap import queues_of_class, run_worker
+    from bus.processes import queues_of_class, run_worker
 
     queues = [queue for name in classes for queue in queues_of_class(desk().project, MessageClass(name))]
     queues += _queues_of(endpoints, desk())
@@ -73,6 +73,6 @@ def _queues_of(endpoints: tuple[str, ...], work: Desk) -> list[str]:
 @click.command(cls=BusCommand)
 def relay() -> int:
     """Resume what is due, unattended or orphaned."""
-    from bus.bootstrap import run_relay
+    from bus.processes import run_relay
 
     return _start(run_relay)
