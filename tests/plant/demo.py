@@ -163,7 +163,7 @@ def _one_interrupt() -> Iterator[None]:
 def _options(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="python -m tests.plant.demo", description=__doc__)
     parser.add_argument("--orders", type=int, default=200, help="orders over both sites")
-    parser.add_argument("--pace", type=float, default=1.0, help="seconds a MES takes for a step of an order")
+    parser.add_argument("--pace", type=float, default=3.0, help="seconds a MES takes for a step of an order")
     parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="emptied first")
     parser.add_argument("--store", default="", help="an empty database; else a SQLite file in the folder")
     parser.add_argument("--picture", type=Path, help="save the view as SVG")
@@ -177,7 +177,7 @@ def _options(arguments: Sequence[str]) -> Options:
         ),
         orders=given.orders,
         pace=given.pace,
-        keep=bool(os.environ.get("KEEP")),
+        keep=os.environ.get("KEEP", "") not in ("", "0"),
         picture=given.picture,
     )
 
