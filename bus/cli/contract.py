@@ -13,7 +13,7 @@ from rich.text import Text
 from bus.cli.bodies import readable
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusGroup
-from bus.cli.output import Column
+from bus.cli.output import WIDE, Column
 
 if TYPE_CHECKING:
     from marshmallow import Schema
@@ -40,7 +40,7 @@ def list_() -> None:
         Column("Class", lambda c: c["class"]),
         Column("Canonical", lambda c: "canonical" if c["canonical"] else "native"),
         Column("Key", lambda c: c["key"]),
-        Column("Published by", lambda c: ", ".join(c["publishers"]), wide=True),
+        Column("Published by", lambda c: ", ".join(c["publishers"]), room=WIDE),
         empty="The project declares no contract.",
     )
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from bus.cli.desk import Desk, desk
 from bus.cli.failure import failure_parts, next_commands, supporters
 from bus.cli.frame import DELIVERY, FOUND_BAD, OK, BusGroup, more_note, paged, reason
-from bus.cli.output import Column, number
+from bus.cli.output import WIDE, WIDEST, Column, number
 from bus.cli.texts import counted, one_line
 from bus.model.delivery import State
 
@@ -63,7 +63,7 @@ def list_(cause: str, route: str, endpoint: str, singly: bool, limit: int, every
             Column("Dead", lambda g: g.count, right=True),
             Column("Cause", lambda g: g.cause),
             Column("Route", lambda g: g.route),
-            Column("Oldest", lambda g: g.oldest, wide=True),
+            Column("Oldest", lambda g: g.oldest, room=WIDE),
             Column("What to do", lambda g: remedy(g.cause)),
             empty="",
             title="By cause",
@@ -75,7 +75,7 @@ def list_(cause: str, route: str, endpoint: str, singly: bool, limit: int, every
         Column("Cause", lambda f: f.delivery.cause),
         Column("To", lambda f: f.delivery.destination),
         Column("Subject", lambda f: f.subject),
-        Column("Type", lambda f: f.type, wide=True),
+        Column("Type", lambda f: f.type, room=WIDEST),
         Column("Says", lambda f: one_line(f.delivery.detail)[:120]),
         empty="Nothing is dead.",
         title="Newest first",

@@ -9,7 +9,7 @@ import rich_click as click
 from bus.cli.dead import report, show_delivery
 from bus.cli.desk import desk
 from bus.cli.frame import DELIVERY, BusGroup, more_note, paged, reason
-from bus.cli.output import Column, number
+from bus.cli.output import WIDE, Column, number
 from bus.cli.texts import when
 from bus.model.delivery import State
 
@@ -43,7 +43,7 @@ def list_(endpoint: str, limit: int, everything: bool) -> None:
         Column("Cause", lambda f: f.delivery.cause),
         Column("To", lambda f: f.delivery.destination),
         Column("Subject", lambda f: f.subject),
-        Column("Type", lambda f: f.type, wide=True),
+        Column("Type", lambda f: f.type, room=WIDE),
         Column("Asked again", _asked_again),
         empty="Nothing is in doubt.",
     )

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusGroup
-from bus.cli.output import Column, styled
+from bus.cli.output import WIDE, WIDEST, Column, styled
 from bus.cli.texts import duration, plain
 from bus.errors import NotFound
 
@@ -60,10 +60,10 @@ def list_() -> None:
         Column("Cause", lambda row: row.cause),
         Column("Since", lambda row: row.since),
         Column("Held", _held, right=True),
-        Column("Oldest", lambda row: row.oldest, wide=True),
+        Column("Oldest", lambda row: row.oldest, room=WIDEST),
         Column("Delivered", lambda row: row.delivered, right=True),
         Column("Dead", lambda row: row.dead, right=True),
-        Column("In doubt", lambda row: row.in_doubt, right=True, wide=True),
+        Column("In doubt", lambda row: row.in_doubt, right=True, room=WIDE),
         Column("Open", lambda row: row.open, right=True),
         empty="bus.toml declares no endpoint.",
     )

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from bus.cli.bodies import readable
-from bus.cli.output import Column, Output, number, styled
+from bus.cli.output import WIDE, Column, Output, number, styled
 from bus.cli.texts import counted, duration, one_line, outcome, plain
 from bus.model.causes import remedy
 from bus.model.delivery import State
@@ -141,7 +141,7 @@ def _history(detail: DeliveryDetail, out: Output) -> Iterator[RenderableType]:
             Column("Took", lambda a: duration(a.ended_at - a.began_at), right=True),
             Column("Outcome", lambda a: f"{outcome(a.outcome)}{' (late)' if a.late else ''}"),
             Column("Why", lambda a: one_line(f"{a.cause} {a.detail}")[:160]),
-            Column("Worker", lambda a: a.worker, wide=True),
+            Column("Worker", lambda a: a.worker, room=WIDE),
         )
     deeds = [row for row in detail.journal if row.actor.startswith("person:")]
     if deeds:

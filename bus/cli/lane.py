@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bus.cli.desk import desk
 from bus.cli.frame import BusGroup, more_note, paged
-from bus.cli.output import Column, number, styled
+from bus.cli.output import WIDE, Column, number, styled
 from bus.cli.texts import counted, plain
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def show(name: str, limit: int, everything: bool) -> None:
         Column("Delivery", lambda d: number(d.number), right=True),
         Column("Message", lambda d: number(d.message), right=True),
         Column("Route", lambda d: d.route),
-        Column("Stage", lambda d: d.stage, wide=True),
+        Column("Stage", lambda d: d.stage, room=WIDE),
         Column("State", lambda d: styled(d.state)),
         Column("Cause", lambda d: d.cause),
         empty="",

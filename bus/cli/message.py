@@ -14,7 +14,7 @@ from rich.text import Text
 from bus.cli.bodies import readable
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusGroup, Instant, more_note, paged
-from bus.cli.output import Column, number, styled
+from bus.cli.output import WIDE, Column, number, styled
 from bus.cli.texts import duration, one_line, outcome, plain
 from bus.cli.trace import trace_parts
 from bus.errors import NotFound
@@ -151,8 +151,8 @@ def _list_messages(work: Desk, query: MessageQuery, matches: Matches | None, lim
         Column("Number", lambda m: number(m.number), right=True),
         Column("Accepted", lambda m: m.accepted_at),
         Column("Type", lambda m: m.type),
-        Column("System", lambda m: m.system, wide=True),
-        Column("Site", lambda m: m.site, wide=True),
+        Column("System", lambda m: m.system, room=WIDE),
+        Column("Site", lambda m: m.site, room=WIDE),
         Column("Subject", lambda m: m.subject),
         Column("Deliveries", _deliveries_of),
     )
@@ -195,7 +195,7 @@ def _list_receipts(
         Column("Received", lambda r: r.at),
         Column("Cause", lambda r: r.cause),
         Column("System", lambda r: r.system),
-        Column("Type", lambda r: r.type, wide=True),
+        Column("Type", lambda r: r.type, room=WIDE),
         Column("Why", lambda r: one_line(r.detail)[:200]),
     )
     lines: list[ReceiptLine] = []
@@ -308,7 +308,7 @@ def _deliveries(detail: MessageDetail, work: Desk) -> Iterable[RenderableType]:
         Column("Route", lambda d: d.route),
         Column("To", lambda d: d.destination),
         Column("State", lambda d: styled(d.state)),
-        Column("Since", lambda d: d.changed_at, wide=True),
+        Column("Since", lambda d: d.changed_at, room=WIDE),
         Column("Document", lambda d: d.document),
         Column("Cause", lambda d: d.cause),
         title="Deliveries",
@@ -319,10 +319,10 @@ def _deliveries(detail: MessageDetail, work: Desk) -> Iterable[RenderableType]:
             Column("Delivery", lambda a: number(a.delivery), right=True),
             Column("Began", lambda a: a.began_at),
             Column("Took", lambda a: duration(a.ended_at - a.began_at), right=True),
-            Column("Stage", lambda a: a.stage, wide=True),
+            Column("Stage", lambda a: a.stage, room=WIDE),
             Column("Outcome", lambda a: f"{outcome(a.outcome)}{' (late)' if a.late else ''}"),
             Column("Why", lambda a: one_line(f"{a.cause} {a.detail}")[:200]),
-            Column("Document", lambda a: a.document, wide=True),
+            Column("Document", lambda a: a.document, room=WIDE),
             title="Attempts",
         )
     deeds = [row for row in detail.journal if row.actor.startswith("person:")]

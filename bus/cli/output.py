@@ -23,8 +23,10 @@ from bus.cli.texts import plain, when
 from bus.model.delivery import State
 
 FORMATS = ("table", "json", "ndjson")
-NARROW = 100
-"""Below this many columns, tables leave out their wide columns and the year."""
+WIDE = 100
+"""Columns of a terminal from which tables have room for their wide columns …"""
+WIDEST = 140
+"""… and for every time in full."""
 PIPED = 160
 """Columns of a table that goes to no terminal, where COLUMNS does not say."""
 
@@ -48,11 +50,11 @@ class _Console(Console):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its title, and what it shows of an item. `wide`: only where there is room."""
+    """A column of a table: its title, and what it shows of an item. `room`: columns the terminal must have for it."""
 
     title: str
     value: Callable[[Any], object]
-    wide: bool = False
+    room: int = 0
     right: bool = False
 
 
@@ -69,10 +71,6 @@ class Output:
     @cached_property
     def stderr(self) -> Console:
         return _console(sys.stderr)
-
-    @property
-    def narrow(self) -> bool:
-        return self.stdout.width < NARROW
 
     def items(self, items: Sequence[Any], *columns: Column, empty: str, title: str = "") -> None:
         """Many of one kind: a table, an array, or one JSON value a line; `empty` is said where there are none."""
@@ -113,7 +111,7 @@ class Output:
         rows = list(items)
         cells: list[list[Text]] = []
         for column in columns:
-            if column.wide and self.narrow:
+            if column.room > self.stdout.width:
                 continue
             header, texts = self._column(column.title, [column.value(item) for item in rows])
             fixed = column.right or any(text.no_wrap for text in texts)
@@ -124,9 +122,9 @@ class Output:
         return Group(Text(f"\n{plain(title)}", style="bold"), table) if title else table
 
     def _column(self, title: str, values: Sequence[object]) -> tuple[str, list[Text]]:
-        """The cells of a column. Where there is little room and all times are of one day, the title bears the day."""
+        """The cells of a column. Where there is no room to spare and all times are of one day, the title bears it."""
         moments = [value.astimezone() for value in values if isinstance(value, datetime)]
-        if self.narrow and moments and len({f"{moment:%Y-%m-%d%z}" for moment in moments}) == 1:
+        if self.stdout.width < WIDEST and moments and len({f"{moment:%Y-%m-%d%z}" for moment in moments}) == 1:
             texts = [
                 Text(f"{v.astimezone():%H:%M:%S}", no_wrap=True) if isinstance(v, datetime) else Text() for v in values
             ]
@@ -141,7 +139,7 @@ class Output:
             case None:
                 return Text("")
             case datetime():
-                return Text(when(value, brief=self.narrow), no_wrap=True)
+                return Text(when(value, brief=self.stdout.width < WIDEST), no_wrap=True)
             case int() if not isinstance(value, bool):
                 return Text(f"{value:,}")
         return Text(plain(value))

@@ -15,7 +15,7 @@ from rich.tree import Tree
 from bus.cli.bodies import readable
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import FOUND_BAD, OK, BusGroup
-from bus.cli.output import Column
+from bus.cli.output import WIDE, Column
 from bus.cli.texts import counted, plain
 from bus.errors import NotAllowed
 from bus.model.message import BUS
@@ -49,9 +49,9 @@ def list_(type_name: str, to: str) -> None:
         [_summary(found) for found in routes],
         Column("Route", lambda r: r["name"]),
         Column("When", lambda r: r["when"]),
-        Column("Transformer", lambda r: r["transform"], wide=True),
+        Column("Transformer", lambda r: r["transform"], room=WIDE),
         Column("To", lambda r: r["to"]),
-        Column("Support", lambda r: r["support"], wide=True),
+        Column("Support", lambda r: r["support"], room=WIDE),
         empty="No route fits." if to or type_name else "The project declares no route.",
     )
 

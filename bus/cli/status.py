@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import FOUND_BAD, LIMIT, OK, BusCommand
-from bus.cli.output import Column
+from bus.cli.output import WIDE, Column
 from bus.cli.texts import counted, duration, plain, when
 from bus.pipeline.resume import LEASE
 
@@ -81,13 +81,13 @@ def _parts(found: Overview, endpoints: list[Any], work: Desk) -> Iterator[Render
         yield work.out.table(
             found.routes,
             Column("Route", lambda r: r.route),
-            Column("Planned", lambda r: r.planned, right=True, wide=True),
+            Column("Planned", lambda r: r.planned, right=True, room=WIDE),
             Column("Delivered", lambda r: r.delivered, right=True),
             Column("Dead", lambda r: r.dead, right=True),
             Column("Doubt", lambda r: r.in_doubt, right=True),
-            Column("Discarded", lambda r: r.discarded, right=True, wide=True),
+            Column("Discarded", lambda r: r.discarded, right=True, room=WIDE),
             Column("Open", lambda r: r.open, right=True),
-            Column("p50", lambda r: _percentile(r.latency, "p50"), right=True, wide=True),
+            Column("p50", lambda r: _percentile(r.latency, "p50"), right=True, room=WIDE),
             Column("p99", lambda r: _percentile(r.latency, "p99"), right=True),
         )
     if found.latency is not None:

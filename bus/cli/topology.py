@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import FOUND_BAD, OK, BusGroup
-from bus.cli.output import Column
+from bus.cli.output import WIDE, Column
 
 if TYPE_CHECKING:
     from bus.broker.differences import Comparison
@@ -58,7 +58,7 @@ def _parts(planned: Topology, work: Desk) -> Iterator[RenderableType]:
         Column("User", lambda u: u.name),
         Column("May write", lambda u: u.write),
         Column("Routing keys", lambda u: "\n".join(f"{name}: {write}" for name, (write, _) in u.topics.items())),
-        Column("May read", lambda u: u.read, wide=True),
+        Column("May read", lambda u: u.read, room=WIDE),
         title="Users",
     )
 

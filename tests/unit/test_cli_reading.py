@@ -267,5 +267,26 @@ def test_everything_fits_the_terminal_and_nothing_is_cut_off(
     assert "…" not in result.stdout
 
 
+@pytest.mark.parametrize("columns", [80, 99, 100, 139, 140])
+@pytest.mark.parametrize(
+    ("words", "titles"),
+    [
+        (("message", "list"), ["Number", "Accepted", "Type", "Subject", "Deliveries"]),
+        (("dead", "list"), ["Dead", "Cause", "Route", "What to do", "Delivery", "Since", "Subject", "Says"]),
+        (("doubt", "list"), ["Delivery", "Since", "Cause", "Subject", "Asked again"]),
+        (("lane", "list"), ["Lane", "Standing", "Blocked by", "Delivery", "Cause", "Since"]),
+        (("endpoint", "list"), ["Endpoint", "State", "Cause", "Since", "Held", "Delivered", "Dead", "Open"]),
+        (("status",), ["Route", "Delivered", "Dead", "Doubt", "Open", "p99"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_tables_keep_their_titles_whole_at_every_width(
+    plant: Plant, words: tuple[str, ...], titles: list[str], columns: int
+) -> None:
+    printed = plant.type(*words, COLUMNS=str(columns)).stdout
+
+    assert [title for title in titles if title not in printed] == []
+
+
 def _unfolded(text: str) -> str:
     return " ".join(re.sub(r"[│╭╰─╮╯├└]", " ", text).split())
