@@ -1,0 +1,461 @@
+"""A small project run as real processes at a real broker, between a publisher and targets with books of their own.
+
+`native.step.v1` becomes `test.step.v1` (as many as `parts` says), and that goes `to` targets: keeper remembers
+idempotency keys, ledger does not and can be searched, archive can do neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pika
+import psycopg
+from marshmallow import Schema
+from sqlalchemy import func, select
+from sqlalchemy.engine import make_url
+
+from bus.broker.declare import declare
+from bus.client import Fact, connect
+from bus.model.contract import Contract, Contracts, MessageClass
+from bus.model.delivery import ENDED
+from bus.model.topology import plan_topology, queues_of
+from bus.settings import load_settings
+from bus.store import schema
+from bus.store import tables as t
+from bus.store.engine import Database
+from bus.store.overview import overview
+from bus.store.verify import verify
+from bus.workers import child
+from tests.system.booking_target import CERTIFICATE, PATIENCE, BookingTarget
+
+INBOUND = queues_of(MessageClass.TRANSACTION)[0]
+NATIVE, CANONICAL = "native.step.v1", "test.step.v1"
+ROLES = ("router", "worker", "relay")
+LEASE = 4
+"""Seconds."""
+
+_REPOSITORY = Path(__file__).parents[2]
+_TYPES = (NATIVE, CANONICAL, "target.posting.v1")
+
+_BUS_TOML = """
+[bus]
+name = "steps"
+lease = {lease}
+
+[sites.P1]
+
+[systems.mes]
+role = "MES"
+sites = ["P1"]
+user = "{user}"
+publishes = ["native.step.v1", "test.step.v1"]
+owner = "it"
+support = "line 1"
+
+[systems.books]
+role = "ERP"
+sites = ["P1"]
+user = "{user}-books"
+owner = "it"
+support = "desk"
+
+[endpoints.keeper]
+system = "books"
+adapter = "http"
+address = "{keeper.url}/post"
+timeout = {timeout}
+visible_after = {timeout}
+options = {{ remembers_keys = true, check = "/health", document = "number"{ca_file} }}
+
+[endpoints.ledger]
+system = "books"
+adapter = "adapters.ledger:Ledger"
+address = "{ledger.url}/post"
+timeout = {timeout}
+visible_after = {timeout}
+options = {{ document = "number" }}
+
+[endpoints.archive]
+system = "books"
+adapter = "http"
+address = "{archive.url}/post"
+timeout = {timeout}
+visible_after = {timeout}
+options = {{ document = "number" }}
+"""
+
+_STEPS = '''
+import os
+
+from bus import Contract, OrderingKey, Outgoing, transformer, write_json
+from marshmallow import Schema, fields
+
+ORDER = OrderingKey("order", "order")
+
+
+class StepSchema(Schema):
+    order = fields.String(required=True)
+    step = fields.Integer(required=True)
+    to = fields.Dict(required=True)
+    parts = fields.Integer(load_default=1)
+    gate = fields.String(load_default="")
+
+
+class PostingSchema(Schema):
+    order = fields.String(required=True)
+    step = fields.Integer(required=True)
+
+
+def _contract(name, schema=StepSchema, canonical=False):
+    return Contract(type=name, owner="MES", support="line 1", schema=schema, key=ORDER, canonical=canonical)
+
+
+CONTRACTS = (
+    _contract("native.step.v1"),
+    _contract("test.step.v1", canonical=True),
+    _contract("target.posting.v1", PostingSchema),
+)
+
+
+@transformer(takes="native.step.v1", makes="test.step.v1")
+def make_canonical(opened, context):
+    """Waits for whoever opens its gate, a pipe, for writing."""
+    if opened.document["gate"]:
+        with open(opened.document["gate"]) as gate:
+            gate.read()
+    first = opened.document["step"]
+    made = {"order": opened.document["order"], "to": opened.document["to"]}
+    steps = range(first, first + opened.document["parts"])
+    return [Outgoing(type="test.step.v1", body=write_json(made | {"step": step})) for step in steps]
+
+
+@transformer(takes="test.step.v1", makes="target.posting.v1")
+def posting(opened, context):
+    """Step 666 cannot be made a posting."""
+    if opened.document["step"] == 666:
+        raise ZeroDivisionError("step 666")
+    posted = {name: opened.document[name] for name in ("order", "step")}
+    return Outgoing(type="target.posting.v1", body=write_json(posted))
+'''
+
+_ROUTES = """
+from datetime import timedelta
+
+from bus import BUS, RetryPolicy, Route, field, on
+from transformers.steps import make_canonical, posting
+
+SOON = RetryPolicy(max_attempts=20, first=timedelta(seconds=0.3), factor=1.0, jitter=0.0)
+
+
+def _to(name):
+    return Route(name=f"steps-to-{name}", when=on("test.step.v1") & (field(f"to.{name}") == True), to=name,
+                 transform=posting, retry=SOON)
+
+
+ROUTES = (
+    Route(name="steps-become-canonical", when=on("native.step.v1"), to=BUS, transform=make_canonical, retry=SOON),
+    _to("keeper"),
+    _to("ledger"),
+    _to("archive"),
+)
+"""
+
+_LEDGER = '''
+import json
+
+from bus import Finding, Verdict
+from bus.connectors.http_adapter import HttpAdapter
+from bus.connectors.http_outcome import refuse_question
+
+
+class Ledger(HttpAdapter):
+    """A target that does not remember keys; its book can be searched for them."""
+
+    def probe(self, parcel):
+        deadline = self._connector.deadline()
+        reply = self._connector.get(f"/book?key={parcel.key}", headers={"accept": "*/*"}, deadline=deadline)
+        if not reply.is_success:
+            refuse_question(reply)
+        number = json.loads(reply.body)["number"]
+        verdict = Verdict.FOUND if number else Verdict.ABSENT
+        return Finding(verdict=verdict, document=number, exchange=reply.exchange)
+'''
+
+
+def until(what: Callable[[], bool], *, within: float = PATIENCE) -> bool:
+    """Whether it comes true; for what tells nobody when it changes: rows, queues, processes."""
+    pause = threading.Event()
+    give_up_at = time.monotonic() + within
+    while not what():
+        if time.monotonic() > give_up_at:
+            return False
+        pause.wait(0.03)
+    return True
+
+
+def a_step(order: str, step: int, *to: str, type_name: str = CANONICAL, **more: object) -> Fact:
+    """A step of an order; its message id is made of type, order and step."""
+    body = {"order": order, "step": step, "to": dict.fromkeys(to or ("keeper",), True), **more}
+    return Fact(type=type_name, body=body, subject=f"order:{order}", message_id=f"{type_name} {order}-{step}")
+
+
+def a_native_step(order: str, step: int, *to: str, **more: object) -> Fact:
+    return a_step(order, step, *to, type_name=NATIVE, **more)
+
+
+@dataclass
+class RunningBus:
+    """The processes by role, and everything they talk to."""
+
+    folder: Path
+    store_url: str
+    broker_url: str
+    keeper: BookingTarget
+    ledger: BookingTarget
+    archive: BookingTarget
+    database: Database
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _starts: int = 0
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def start(self, *roles: str, broker_url: str = "") -> None:
+        """Start these processes, each once; they need a second or two."""
+        environ = os.environ | {"BUS_STORE": self.store_url, "BUS_BROKER": broker_url or self.broker_url}
+        for role in roles:
+            assert role not in self.processes
+            self._starts += 1
+            command = (sys.executable, "-m", "bus", role, "-o", "json", "--project", str(self.folder))
+            with open(self.folder / f"{role}-{self._starts}.log", "wb") as log:
+                self.processes[role] = subprocess.Popen(
+                    [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), *command],
+                    env=environ,
+                    cwd=_REPOSITORY,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+
+    def kill(self, *roles: str) -> None:
+        """kill -9."""
+        self._end(signal.SIGKILL, roles)
+
+    def stop(self, *roles: str) -> None:
+        """Ask them to end, as a restart does."""
+        self._end(signal.SIGTERM, roles)
+
+    def send(self, role: str, number: signal.Signals) -> None:
+        self.processes[role].send_signal(number)
+
+    def _end(self, number: signal.Signals, roles: Sequence[str]) -> None:
+        ended = [self.processes.pop(role) for role in roles]
+        for process in ended:
+            process.send_signal(number)
+        for process in ended:
+            process.wait(PATIENCE)
+
+    def told(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """What the processes logged of this event, in each process's order."""
+        found = []
+        for path in sorted(self.folder.glob("*.log")):
+            for line in path.read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError):
+                    entry = json.loads(line)
+                    if entry.get("event") == event and fields.items() <= entry.items():
+                        found.append(entry)
+        return found
+
+    # --- the broker --------------------------------------------------------------------------------------------------
+
+    def publish(self, *facts: Fact) -> None:
+        """Publish them in this order, each confirmed."""
+        with connect(self.broker_url, system="mes", site="P1") as line:
+            outcomes = line.publish_many(facts)
+        assert outcomes == [None] * len(facts)
+
+    def ready(self, queue: str = INBOUND) -> int:
+        """Messages of a queue that nobody holds: those sent to a consumer and not acknowledged do not count."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.broker_url))
+        try:
+            return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
+        finally:
+            connection.close()
+
+    # --- the store ---------------------------------------------------------------------------------------------------
+
+    def messages(self) -> int:
+        """Messages that were received and accepted."""
+        with self.database.read() as connection:
+            query = select(func.count()).select_from(t.message).where(t.message.c.parent.is_(None))
+            return int(connection.execute(query).scalar_one())
+
+    def receipts(self) -> Counter[str]:
+        """How often each kind was received."""
+        with self.database.read() as connection:
+            query = select(t.receipt.c.kind, func.count()).group_by(t.receipt.c.kind)
+            counts: Counter[str] = Counter({row[0]: row[1] for row in connection.execute(query)})
+        return counts + Counter(accepted=self.messages())
+
+    def deliveries(self, order: str, to: str = "") -> list[Any]:
+        """The deliveries of an order's messages, oldest first."""
+        query = select(t.delivery).join(t.message, t.message.c.id == t.delivery.c.message)
+        query = query.where(t.message.c.subject == f"order:{order}").order_by(t.delivery.c.id)
+        if to:
+            query = query.where(t.delivery.c.destination == to)
+        with self.database.read() as connection:
+            return list(connection.execute(query))
+
+    def states(self, order: str, to: str = "") -> list[str]:
+        return [row.state for row in self.deliveries(order, to)]
+
+    def journal(self, delivery: int) -> list[Any]:
+        with self.database.read() as connection:
+            query = select(t.journal).where(t.journal.c.delivery == delivery).order_by(t.journal.c.id)
+            return list(connection.execute(query))
+
+    def attempts(self, delivery: int) -> list[Any]:
+        with self.database.read() as connection:
+            query = select(t.attempt).where(t.attempt.c.delivery == delivery).order_by(t.attempt.c.id)
+            return list(connection.execute(query))
+
+    def open_deliveries(self) -> int:
+        """Deliveries that are still under way or wait."""
+        with self.database.read() as connection:
+            query = select(func.count()).select_from(t.delivery)
+            return int(connection.execute(query.where(t.delivery.c.state.not_in([*map(str, ENDED)]))).scalar_one())
+
+    def comes_to_rest(self, *, received: int, open_deliveries: int = 0, within: float = PATIENCE) -> None:
+        """Return when so many were received, and no more than these deliveries wait for something."""
+        at_rest = until(
+            lambda: sum(self.receipts().values()) >= received and self.open_deliveries() <= open_deliveries,
+            within=within,
+        )
+        assert at_rest, (self.receipts(), self.open_deliveries(), self.tail())
+        assert sum(self.receipts().values()) == received
+
+    def sums(self) -> set[str]:
+        return {str(each) for each in overview(self.database).equations}
+
+    def proves_itself(self) -> None:
+        """Sums balance, no row contradicts another, and each target's own book says what the store says."""
+        assert [found.text for found in verify(self.database)] == []
+        assert [str(each) for each in overview(self.database).equations if not each.balances] == []
+        for name, target in (("keeper", self.keeper), ("ledger", self.ledger), ("archive", self.archive)):
+            with self.database.read() as connection:
+                d = t.delivery.c
+                delivered = select(d.key, d.document).where(d.destination == name, d.state == "DELIVERED")
+                rows = Counter(tuple(row) for row in connection.execute(delivered))
+                doubtful = select(d.key).where(d.destination == name, d.state == "IN_DOUBT")
+                unknown = set(connection.execute(doubtful).scalars())
+            book = Counter((entry.key, entry.number) for entry in target.book if entry.key not in unknown)
+            assert rows == book, name
+            assert max(book.values(), default=0) <= 1, name
+
+    def tail(self) -> str:
+        """The end of every log, for whoever reads a failure."""
+        logs = sorted(self.folder.glob("*.log"))
+        return "\n".join(f"--- {path.name}\n" + "\n".join(path.read_text().splitlines()[-8:]) for path in logs)
+
+    # --- the operator ------------------------------------------------------------------------------------------------
+
+    def order(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Type a command: `bus` and these words."""
+        environ = {"BUS_STORE": self.store_url, "BUS_BROKER": self.broker_url, "BUS_ACTOR": "a.operator"}
+        return subprocess.run(
+            [sys.executable, "-m", "bus", *words, "--project", str(self.folder)],
+            env=os.environ | environ,
+            cwd=_REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+@contextlib.contextmanager
+def running_bus(
+    folder: Path, store_url: str, broker_url: str, *, roles: Sequence[str] = ROLES, tls: bool = False, timeout: int = 2
+) -> Iterator[RunningBus]:
+    """The project in the folder, declared, its processes started; `tls`: keeper speaks it, `timeout` in seconds."""
+    with contextlib.ExitStack() as stack:
+        keeper = stack.enter_context(BookingTarget(remembers_keys=True, tls=tls))
+        ledger = stack.enter_context(BookingTarget(remembers_keys=False))
+        archive = stack.enter_context(BookingTarget(remembers_keys=False))
+        database = Database(store_url)
+        stack.callback(database.close)
+        bus = RunningBus(folder, store_url, broker_url, keeper, ledger, archive, database)
+        write_project(bus, user=make_url(broker_url).username or "", timeout=timeout)
+        declare_project(folder, broker_url)
+        schema.upgrade(database)
+        stack.callback(lambda: bus.kill(*bus.processes))
+        bus.start(*roles)
+        yield bus
+
+
+def write_project(bus: RunningBus, *, user: str, timeout: int) -> None:
+    """`user`: the broker's user that publishes as system mes."""
+    settings = _BUS_TOML.format(
+        lease=LEASE,
+        user=user,
+        timeout=timeout,
+        keeper=bus.keeper,
+        ledger=bus.ledger,
+        archive=bus.archive,
+        ca_file=f', ca_file = "{CERTIFICATE}"' if bus.keeper.tls else "",
+    )
+    texts = {
+        "bus.toml": settings,
+        "transformers/__init__.py": "",
+        "transformers/steps.py": _STEPS,
+        "routes/__init__.py": "",
+        "routes/steps.py": _ROUTES,
+        "adapters/__init__.py": "",
+        "adapters/ledger.py": _LEDGER,
+    }
+    for name, text in texts.items():
+        path = bus.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def declare_project(folder: Path, broker_url: str) -> None:
+    """Declare the project at the broker without importing it: its modules are named like this repository's own."""
+    settings = load_settings(folder, {})
+    contracts = Contracts(Contract(type=name, owner="MES", support="line 1", schema=Schema) for name in _TYPES)
+    declare(
+        plan_topology(systems=settings.systems.values(), endpoints=settings.endpoints.values(), contracts=contracts),
+        broker_url,
+    )
+
+
+# --- stores that are locked or away ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked_for_writers(store_url: str) -> Iterator[None]:
+    """Nobody can commit a message while the block runs; everybody can read."""
+    url = make_url(store_url)
+    if url.get_backend_name() == "sqlite":
+        with contextlib.closing(sqlite3.connect(url.database or "", isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            yield
+            writer.execute("ROLLBACK")
+    else:
+        with psycopg.connect(host=str(url.query["host"]), user=url.username, dbname=url.database) as writer:
+            # Conflicts with INSERT; a transaction that got as far as its messages stops there, in its middle.
+            writer.execute("LOCK TABLE message IN EXCLUSIVE MODE")
+            yield
+            writer.rollback()

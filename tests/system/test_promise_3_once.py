@@ -1,0 +1,37 @@
+"""Promise 3: the same (system, message id) twice plans once; with another body it is a conflict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.system.running_bus import ROLES, RunningBus, a_step, until
+
+
+def test_promise_3_the_same_fact_plans_once_through_restarts_of_everything(bus: RunningBus) -> None:
+    fact = a_step("a", 1, "keeper", "ledger")
+    other = replace(fact, body={"order": "a", "step": 2, "to": {"keeper": True}})
+
+    bus.publish(fact, fact, fact)
+    assert until(lambda: bus.receipts() == {"accepted": 1, "duplicate": 2})
+    bus.stop("router")
+    bus.publish(fact, other)
+    bus.start("router")
+    assert until(lambda: bus.receipts() == {"accepted": 1, "duplicate": 3, "conflict": 1})
+    bus.kill(*ROLES)
+    bus.publish(other, fact)
+    bus.start(*ROLES)
+
+    bus.comes_to_rest(received=7)
+    assert bus.receipts() == {"accepted": 1, "duplicate": 4, "conflict": 2}
+    assert (bus.keeper.steps("a"), bus.ledger.steps("a")) == ([1], [1])  # the first one stands
+    bus.proves_itself()
+
+
+def test_promise_3_what_was_not_accepted_takes_no_id(bus: RunningBus) -> None:
+    fact = a_step("a", 1)
+
+    bus.publish(replace(fact, body=b"{not JSON"), fact)
+
+    bus.comes_to_rest(received=2)
+    assert bus.receipts() == {"invalid": 1, "accepted": 1}
+    assert bus.keeper.steps("a") == [1]

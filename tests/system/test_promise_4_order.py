@@ -1,0 +1,93 @@
+"""Promise 4: in a lane deliveries are sent in the order in which their messages were accepted; books are asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.system.running_bus import RunningBus, a_native_step, a_step, until
+
+
+def test_promise_4_order_is_kept_through_retries_and_an_outage(bus: RunningBus) -> None:
+    bus.keeper.will("a", 2, 503, 503)
+    bus.ledger.will("a", 3, 503)
+    bus.keeper.will("b", 0, 503)
+    both = ("keeper", "ledger")
+
+    bus.publish(*(a_step(order, step, *both) for step in range(5) for order in ("a", "b")))
+    bus.keeper.wait_for_steps("a", range(5))
+    bus.ledger.wait_for_steps("a", range(5))
+    bus.keeper.stop()
+    bus.ledger.stop()
+    bus.publish(*(a_step(order, step, *both) for step in range(5, 10) for order in ("a", "b")))
+    assert until(lambda: {e["endpoint"] for e in bus.told("endpoint tripped")} == set(both))
+    bus.publish(*(a_step(order, step, *both) for step in range(10, 12) for order in ("a", "b")))
+    bus.keeper.start()
+    bus.ledger.start()
+
+    for target in (bus.keeper, bus.ledger):
+        for order in ("a", "b"):
+            target.wait_for_steps(order, range(12))
+    bus.comes_to_rest(received=24)
+    assert len(bus.keeper.posts("a", 2)) == 3
+    bus.proves_itself()
+
+
+def test_promise_4_order_is_kept_when_a_worker_is_killed_with_claims_in_its_hands(bus: RunningBus) -> None:
+    bus.keeper.hangs = True
+    bus.publish(*(a_step(order, step) for step in range(6) for order in ("a", "b")))
+    bus.keeper.wait_for_post("a", 0)
+    assert until(lambda: len(bus.states("a")) == 6 and "READY" not in bus.states("a"))
+    assert "CLAIMED" in bus.states("a")
+
+    bus.kill("worker")
+    bus.start("worker")
+    bus.publish(*(a_step(order, step) for step in range(6, 8) for order in ("a", "b")))
+    assert until(lambda: bool(bus.told("worker buried")))
+    bus.keeper.release()  # books what the killed worker had sent, and what the next one sends
+
+    bus.keeper.wait_for_steps("a", range(8))
+    bus.keeper.wait_for_steps("b", range(8))
+    bus.comes_to_rest(received=16)
+    bus.proves_itself()
+
+
+def test_promise_4_order_holds_for_a_native_message_paused_in_its_transform_also_when_its_worker_dies(
+    bus: RunningBus, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    bus.publish(a_native_step("a", 1, "keeper", "ledger", parts=2, gate=str(gate)))
+    opened = open_for_its_reader(gate)
+    bus.publish(a_step("a", 3, "keeper", "ledger"), a_native_step("a", 4, "keeper"), a_step("b", 1))
+    bus.keeper.wait_for_steps("b", [1])  # other keys flow
+    assert until(lambda: len(bus.states("a")) == 3)  # both are in the store, and neither is begun
+    assert bus.states("a").count("CLAIMED") == 1
+    bus.kill("worker")
+    os.close(opened)
+    bus.start("worker")
+    opened = open_for_its_reader(gate)
+    assert bus.states("a").count("CLAIMED") == 1
+    assert bus.keeper.steps("a") == []
+    os.close(opened)  # the transform ends
+
+    bus.keeper.wait_for_steps("a", [1, 2, 3, 4])
+    bus.ledger.wait_for_steps("a", [1, 2, 3])
+    bus.comes_to_rest(received=4)
+    bus.proves_itself()
+
+
+def open_for_its_reader(pipe: Path) -> int:
+    """The pipe's writing end, once the transformer holds the reading one: it waits there until this one is closed."""
+    found: list[int] = []
+
+    def try_it() -> bool:
+        try:
+            found.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # ENXIO: nobody reads yet
+            return False
+        return True
+
+    assert until(try_it)
+    return found[0]

@@ -1,0 +1,114 @@
+"""Promise 5: what may have happened is not repeated blindly; the targets' own books say how often it did."""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+
+from tests.system.booking_target import Act
+from tests.system.running_bus import RunningBus, a_step, until
+
+VISIBLE_AFTER = timedelta(seconds=2)
+
+
+def test_promise_5_a_lost_answer_of_a_target_that_forgets_keys_is_asked_for_and_booked_once(bus: RunningBus) -> None:
+    bus.ledger.will("booked", 1, Act.BOOK_THEN_CUT)
+    bus.ledger.will("not-booked", 1, Act.CUT)
+
+    bus.publish(*(a_step(order, step, "ledger") for step in (1, 2) for order in ("booked", "not-booked")))
+
+    bus.ledger.wait_for_steps("booked", [1, 2])
+    bus.ledger.wait_for_steps("not-booked", [1, 2])
+    bus.comes_to_rest(received=4)
+    assert len(bus.ledger.posts("booked", 1)) == 1
+    assert len(bus.ledger.posts("not-booked", 1)) == 2
+    for order, found in (("booked", "probe: found"), ("not-booked", "probe: absent")):
+        first = bus.deliveries(order)[0]
+        assert [row.new for row in bus.journal(first.id) if row.old == "SENDING"][:1] == ["IN_DOUBT"]
+        assert found in [row.outcome for row in bus.attempts(first.id)]
+    # "Absent" counted only once the target had had the time to show what it booked.
+    sent = [row for row in bus.attempts(bus.deliveries("not-booked")[0].id) if row.outcome in ("doubt", "succeed")]
+    assert sent[1].began_at - sent[0].ended_at >= VISIBLE_AFTER
+    bus.proves_itself()
+
+
+def test_promise_5_a_lost_answer_of_a_target_that_remembers_keys_is_retried_and_booked_once(bus: RunningBus) -> None:
+    bus.keeper.will("a", 1, Act.BOOK_THEN_CUT, Act.BOOK_THEN_CUT, 500)
+
+    bus.publish(a_step("a", 1), a_step("a", 2))
+
+    bus.keeper.wait_for_steps("a", [1, 2])
+    bus.comes_to_rest(received=2)
+    assert len({posted.key for posted in bus.keeper.posts("a", 1)}) == 1
+    assert len(bus.keeper.posts("a", 1)) == 4
+    assert "IN_DOUBT" not in [row.new for row in bus.journal(bus.deliveries("a")[0].id)]
+    bus.proves_itself()
+
+
+def test_promise_5_what_nobody_can_ask_for_waits_for_a_person_and_other_keys_flow(bus: RunningBus) -> None:
+    bus.archive.will("booked", 1, Act.BOOK_THEN_CUT)
+    bus.archive.will("not-booked", 1, Act.CUT)
+
+    bus.publish(*(a_step(order, step, "archive") for step in (1, 2) for order in ("booked", "not-booked", "other")))
+    bus.archive.wait_for_steps("other", [1, 2])
+    assert until(lambda: bus.states("booked") == bus.states("not-booked") == ["IN_DOUBT", "WAITING"])
+    booked, absent = (str(bus.deliveries(order)[0].id) for order in ("booked", "not-booked"))
+    number = bus.archive.number_of(bus.archive.posts("booked", 1)[0].key)
+    assert bus.order("doubt", "happened", booked, "--document", number, "--reason", "seen there").returncode == 0
+    assert bus.order("doubt", "absent", absent, "--reason", "not there").returncode == 0
+
+    bus.archive.wait_for_steps("booked", [1, 2])
+    bus.archive.wait_for_steps("not-booked", [1, 2])
+    bus.comes_to_rest(received=6)
+    assert len(bus.archive.posts("booked", 1)) == 1
+    bus.proves_itself()
+
+
+def test_promise_5_a_worker_killed_in_mid_send_leaves_a_doubt_that_is_asked_for_and_booked_once(
+    bus: RunningBus,
+) -> None:
+    bus.ledger.will("booked", 1, Act.BOOK_THEN_HOLD)
+    bus.ledger.will("not-booked", 1, Act.HOLD)
+    bus.publish(a_step("booked", 1, "ledger"))
+    bus.ledger.wait_for_post("booked", 1)
+    bus.publish(a_step("not-booked", 1, "ledger"))
+    bus.ledger.wait_for_post("not-booked", 1)
+    assert bus.states("booked") == bus.states("not-booked") == ["SENDING"]
+
+    bus.kill("worker")
+    bus.publish(a_step("booked", 2, "ledger"), a_step("not-booked", 2, "ledger"))
+    bus.start("worker")
+
+    bus.ledger.wait_for_steps("booked", [1, 2])
+    bus.ledger.wait_for_steps("not-booked", [1, 2])
+    bus.comes_to_rest(received=4)
+    assert len(bus.ledger.posts("booked", 1)) == 1
+    assert len(bus.ledger.posts("not-booked", 1)) == 2
+    for order in ("booked", "not-booked"):
+        doubts = [row for row in bus.journal(bus.deliveries(order)[0].id) if row.new == "IN_DOUBT"]
+        assert [row.cause for row in doubts] == ["worker.killed-while-sending"]
+    bus.proves_itself()
+
+
+def test_promise_5_a_worker_that_was_stopped_and_wakes_sends_nothing_that_is_no_longer_its_own(
+    bus: RunningBus,
+) -> None:
+    bus.ledger.will("a", 0, Act.BOOK_THEN_HOLD)
+    bus.publish(*(a_step("a", step, "ledger") for step in range(5)))
+    bus.ledger.wait_for_post("a", 0)
+    bus.send("worker", signal.SIGSTOP)
+    sleeper = bus.processes.pop("worker")
+    try:
+        bus.start("worker")
+        bus.ledger.wait_for_steps("a", range(5))  # the other one asked, and went on
+        bus.ledger.release()
+    finally:
+        sleeper.send_signal(signal.SIGCONT)
+        bus.processes["sleeper"] = sleeper
+    assert until(lambda: bool(bus.told("delivery late")))
+
+    bus.publish(a_step("a", 5, "ledger"))
+    bus.ledger.wait_for_steps("a", range(6))
+    bus.comes_to_rest(received=6)
+    assert [len(bus.ledger.posts("a", step)) for step in range(6)] == [1] * 6
+    bus.proves_itself()

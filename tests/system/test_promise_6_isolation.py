@@ -1,0 +1,82 @@
+"""Promise 6: a dead endpoint costs the others nothing and is called by probes only; a slow one starves nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services import Vhost
+from tests.system.running_bus import RunningBus, a_native_step, a_step, running_bus, until
+
+CHECKS = 2
+CONCURRENCY = 2
+"""Calls that may be on their way when the first one finds the endpoint dead."""
+
+
+@pytest.fixture
+def bus_over_tls(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[RunningBus]:
+    """Keeper's connections can be counted while it is dead: it ends them before the TLS handshake, nothing is sent."""
+    with running_bus(tmp_path / "project", store_url, vhost.amqp_url, tls=True) as running:
+        yield running
+
+
+def test_promise_6_calls_to_a_dead_endpoint_do_not_grow_with_its_backlog(bus_over_tls: RunningBus) -> None:
+    bus = bus_over_tls
+
+    calls = {backlog: calls_while_dead(bus, backlog) for backlog in (20, 500)}
+
+    assert calls[20] <= CHECKS + CONCURRENCY
+    assert calls[500] <= CHECKS + CONCURRENCY
+    bus.comes_to_rest(received=520)
+    bus.proves_itself()
+
+
+def calls_while_dead(bus: RunningBus, backlog: int) -> int:
+    """Connections to keeper until it was checked twice, with so many deliveries waiting for it; then it comes back."""
+    keeper, ledger = bus.keeper, bus.ledger
+    orders = [f"{backlog}-{number}" for number in range(backlog // 4)]
+    checked = len(bus.told("endpoint check failed"))
+    keeper_book, ledger_book = len(keeper.book), len(ledger.book)
+    keeper.play_dead()
+    # The first step of every order goes to the other target too.
+    bus.publish(*(a_step(o, step, "keeper", *["ledger"][step:]) for step in range(4) for o in orders))
+    ledger.wait_for_entries(ledger_book + len(orders))  # which gets everything meanwhile
+    assert until(lambda: len(bus.told("endpoint check failed")) >= checked + CHECKS)
+    assert until(lambda: bus.open_deliveries() == backlog)
+    calls = keeper.connects
+    assert len(keeper.book) == keeper_book
+    keeper.come_alive()
+    for order in orders:
+        keeper.wait_for_steps(order, range(4))
+    assert until(lambda: bus.open_deliveries() == 0)
+    return calls
+
+
+@pytest.fixture
+def patient_bus(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[RunningBus]:
+    """Calls may take longer than this test waits for anything."""
+    with running_bus(tmp_path / "project", store_url, vhost.amqp_url, timeout=60) as running:
+        yield running
+
+
+def test_promise_6_an_endpoint_that_hangs_starves_nobody(patient_bus: RunningBus) -> None:
+    bus = patient_bus
+    bus.keeper.hangs = True
+    bus.publish(*(a_step(f"k{number}", 1, "keeper") for number in range(40)))
+    bus.keeper.wait_until(lambda: len(bus.keeper.posted) > 0)
+
+    bus.publish(
+        *(a_step(f"l{number}", 1, "ledger") for number in range(20)),
+        *(a_native_step(f"n{number}", 1, "archive", "ledger") for number in range(20)),
+    )
+
+    bus.ledger.wait_for_entries(40)
+    bus.archive.wait_for_entries(20)
+    assert bus.keeper.book == []  # nobody waited for it
+    assert len(bus.keeper.posted) <= CONCURRENCY
+    bus.keeper.release()
+    bus.comes_to_rest(received=80)
+    assert len(bus.keeper.book) == 40
+    bus.proves_itself()
