@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import rich_click as click
-from rich.console import RenderableType
-from rich.panel import Panel
 from rich.text import Text
 
-from bus.cli.bodies import readable
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusGroup, Instant, more_note, paged
+from bus.cli.message_parts import message_parts, receipt_parts
 from bus.cli.output import WIDE, Column, number, styled
-from bus.cli.texts import duration, one_line, outcome, plain
+from bus.cli.texts import one_line, plain
 from bus.cli.trace import trace_parts
 from bus.errors import NotFound
 from bus.model.delivery import State
 
 if TYPE_CHECKING:
     from bus.model.contract import Contracts
-    from bus.store.follow import MessageDetail
-    from bus.store.receipts import ReceiptDetail, ReceiptLine
+    from bus.store.receipts import ReceiptLine
     from bus.store.search import Matches, MessageQuery
     from bus.store.views import MessageLine
 
@@ -236,12 +232,12 @@ def show(name: str) -> None:
         found = receipt_detail(work.database, int(name[1:]))
         if found is None:
             raise NotFound(f"no receipt has the number {name}; see: bus message list --state invalid")
-        work.out.one(found, lambda: _receipt_parts(found, work))
+        work.out.one(found, lambda: receipt_parts(found, work.out))
         return
     from bus.store.follow import message_detail
 
     detail = message_detail(work.database, _number_of(name, work))
-    work.out.one(detail, lambda: _message_parts(detail, work))
+    work.out.one(detail, lambda: message_parts(detail, work.out))
 
 
 def _number_of(name: str, work: Desk) -> int:
@@ -258,108 +254,6 @@ def _number_of(name: str, work: Desk) -> int:
     if len(found) > 1:
         work.out.say(f"{len(found)} messages bear this id: {', '.join(map(str, found))}; this is the newest.")
     return found[0]
-
-
-def _message_parts(detail: MessageDetail, work: Desk) -> Iterator[RenderableType]:
-    line, out = detail.line, work.out
-    made_by = f"delivery {line.parent} of message {detail.parent_message}" if line.parent is not None else ""
-    yield Text(f"Message {line.number}", style="bold")
-    yield out.fields(
-        (
-            ("type", line.type),
-            ("subject", line.subject),
-            ("from", f"{line.system} at {line.site}" if line.system else line.site),
-            ("id", line.id),
-            ("accepted", line.accepted_at),
-            ("happened", line.time),
-            ("correlation", line.correlation_id),
-            ("caused by", line.causation_id),
-            ("made by", made_by),
-            ("business date", line.business_date),
-        )
-    )
-    body = detail.message.body
-    yield Panel(
-        Text(readable(body, line.content_type)),
-        title=Text(f"{line.content_type}, {len(body):,} bytes"),
-        title_align="left",
-        border_style="dim",
-    )
-    yield from _deliveries(detail, work)
-    if detail.children:
-        yield out.table(
-            detail.children,
-            Column("Number", lambda m: number(m.number), right=True),
-            Column("Type", lambda m: m.type),
-            Column("Subject", lambda m: m.subject),
-            Column("By delivery", lambda m: number(m.parent or 0), right=True),
-            title="Messages made of it",
-        )
-    yield Text(f"Next: bus message trace {line.number}", style="dim")
-
-
-def _deliveries(detail: MessageDetail, work: Desk) -> Iterable[RenderableType]:
-    if not detail.deliveries:
-        yield Text("No route takes it. Why: bus route explain FILE --type " + detail.line.type, style="yellow")
-        return
-    yield work.out.table(
-        detail.deliveries,
-        Column("Delivery", lambda d: number(d.number), right=True),
-        Column("Route", lambda d: d.route),
-        Column("To", lambda d: d.destination),
-        Column("State", lambda d: styled(d.state)),
-        Column("Since", lambda d: d.changed_at, room=WIDE),
-        Column("Document", lambda d: d.document),
-        Column("Cause", lambda d: d.cause),
-        title="Deliveries",
-    )
-    if detail.attempts:
-        yield work.out.table(
-            detail.attempts,
-            Column("Delivery", lambda a: number(a.delivery), right=True),
-            Column("Began", lambda a: a.began_at),
-            Column("Took", lambda a: duration(a.ended_at - a.began_at), right=True),
-            Column("Stage", lambda a: a.stage, room=WIDE),
-            Column("Outcome", lambda a: f"{outcome(a.outcome)}{' (late)' if a.late else ''}"),
-            Column("Why", lambda a: one_line(f"{a.cause} {a.detail}")[:200]),
-            Column("Document", lambda a: a.document, room=WIDE),
-            title="Attempts",
-        )
-    deeds = [row for row in detail.journal if row.actor.startswith("person:")]
-    if deeds:
-        yield work.out.table(
-            deeds,
-            Column("When", lambda j: j.at),
-            Column("Who", lambda j: j.actor),
-            Column("Did", lambda j: f"{j.act} {j.delivery}"),
-            Column("Why", lambda j: j.reason),
-            title="What people did",
-        )
-
-
-def _receipt_parts(detail: ReceiptDetail, work: Desk) -> Iterator[RenderableType]:
-    from bus.model.causes import remedy
-
-    line = detail.line
-    yield Text(f"Receipt R{line.receipt}: {line.kind}, {line.cause}", style="bold")
-    yield work.out.fields(
-        (
-            ("received", line.at),
-            ("routing key", line.routing_key),
-            ("system", line.system),
-            ("type", line.type),
-            ("id", line.id),
-            ("why", line.detail),
-            ("remedy", remedy(line.cause)),
-        )
-    )
-    content_type = str(detail.properties.get("content_type", ""))
-    yield Panel(
-        Text(readable(detail.body, content_type)),
-        title=Text(plain(f"{content_type or 'no content type'}, {len(detail.body):,} bytes as they came")),
-        title_align="left",
-        border_style="dim",
-    )
 
 
 # --- trace -----------------------------------------------------------------------------------------------------------
