@@ -36,7 +36,7 @@ def list_(endpoint: str, blocked: bool, limit: int, everything: bool) -> None:
     work.out.items(
         page.items,
         Column("Lane", lambda line: line.lane),
-        Column("Standing", lambda line: f"{line.standing:,}{'' if line.is_exact else '+'}", right=True),
+        Column("Standing", lambda line: line.standing, right=True),
         Column("Blocked by", _blocked_by),
         Column("Delivery", lambda line: number(line.delivery), right=True),
         Column("Cause", lambda line: line.cause),
@@ -95,7 +95,7 @@ def show(name: str, limit: int, everything: bool) -> None:
         Column("Cause", lambda d: d.cause),
         empty="",
     )
-    more_note(detail.standing.more, exact=detail.standing.more_is_exact)
+    more_note(detail.standing.more, exact=True)
     if line.blocked_by:
         noun = "doubt" if line.blocked_by == "IN_DOUBT" else "dead"
         work.out.say(f"Next: bus {noun} show {line.delivery}")

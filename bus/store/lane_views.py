@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from bus.errors import NotFound
 from bus.model.delivery import State
 from bus.store import tables as t
 from bus.store.engine import Database
-from bus.store.views import DeliveryLine, Page, count_up_to, delivery_line, in_state, lane_name, select_deliveries
+from bus.store.views import DeliveryLine, Page, delivery_line, in_state, lane_name, select_deliveries
 from bus.store.work import chunks
 
 LOOK_AT = 100_000
@@ -32,7 +33,6 @@ class LaneLine:
     number: int
     lane: str
     standing: int
-    is_exact: bool
     blocked_by: str
     """State of the first delivery that lets nothing pass; empty: it moves."""
     delivery: int
@@ -61,7 +61,7 @@ def list_lanes(database: Database, *, limit: int, endpoint: str = "", only_block
         numbers = [*blocked, *(number for number in longest if number not in blocked)]
         lengths = _lengths(connection, [number for number in blocked if number not in longest]) | longest
         numbers = sorted(numbers, key=lambda number: (number not in blocked, -lengths[number], number))
-        lines = [line for number in numbers[:limit] if (line := _line(connection, number)) is not None]
+        lines = _lines(connection, numbers[:limit], blocked)
         return Page(lines, max(len(numbers) - limit, 0), only_blocked or len(longest) <= limit)
 
 
@@ -84,13 +84,13 @@ def lane_detail(database: Database, name: str, *, limit: int) -> LaneDetail:
             raise NotFound(f"there is no lane {name}; see: bus lane list")
         standing = select_deliveries().where(_D.lane == lane.id, _D.stands).order_by(_D.place, _D.part)
         lines = [delivery_line(row) for row in connection.execute(standing.limit(limit))]
-        line = _line(connection, lane.id)
+        line = next(iter(_lines(connection, [lane.id], {lane.id})), None)
         more = line.standing - len(lines) if line is not None else 0
         return LaneDetail(
             line=line,
             lane=lane_name(lane.destination, lane.key),
             tail=lane.tail,
-            standing=Page(lines, more, line is None or line.is_exact),
+            standing=Page(lines, more),
         )
 
 
@@ -116,7 +116,7 @@ def _longest(connection: Connection, endpoint: str, limit: int) -> dict[int, int
     return {row[0]: row[1] for row in connection.execute(query.limit(limit))}
 
 
-def _lengths(connection: Connection, numbers: list[int]) -> dict[int, int]:
+def _lengths(connection: Connection, numbers: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     for part in chunks(numbers):
         query = select(_D.lane, func.count()).where(_D.lane.in_(part), _D.stands).group_by(_D.lane)
@@ -124,24 +124,27 @@ def _lengths(connection: Connection, numbers: list[int]) -> dict[int, int]:
     return found
 
 
-def _line(connection: Connection, number: int) -> LaneLine | None:
-    standing = select_deliveries().where(_D.lane == number, _D.stands).order_by(_D.place, _D.part)
-    head = connection.execute(standing.limit(1)).one_or_none()
-    if head is None:
-        return None
-    blocking = standing.where(_D.state.in_([str(state) for state in BLOCKING])).limit(1)
-    block = connection.execute(blocking).one_or_none()
-    shown = head if block is None else block
-    count = count_up_to(connection, select(_D.id).where(_D.lane == number, _D.stands), LOOK_AT)
-    endpoint = select(t.endpoint.c.state).where(t.endpoint.c.name == head.lane_destination)
-    return LaneLine(
-        number=number,
-        lane=lane_name(head.lane_destination, head.lane_key),
-        standing=count,
-        is_exact=count < LOOK_AT,
-        blocked_by="" if block is None else block.state,
-        delivery=shown.id,
-        endpoint_state=connection.execute(endpoint).scalar() or "open",
-        cause=shown.cause,
-        since=shown.changed_at,
-    )
+def _lines(connection: Connection, numbers: Sequence[int], blocked: Collection[int]) -> list[LaneLine]:
+    """The lanes with the one delivery to look at; `blocked`: those in which something may block."""
+    lengths = _lengths(connection, numbers)
+    endpoints = {row.name: row.state for row in connection.execute(select(t.endpoint.c.name, t.endpoint.c.state))}
+    lines = []
+    for number in numbers:
+        standing = select_deliveries().where(_D.lane == number, _D.stands).order_by(_D.place, _D.part).limit(1)
+        blocking = standing.where(_D.state.in_([str(state) for state in BLOCKING]))
+        block = connection.execute(blocking).one_or_none() if number in blocked else None
+        shown = connection.execute(standing).one_or_none() if block is None else block
+        if shown is not None:
+            lines.append(
+                LaneLine(
+                    number=number,
+                    lane=lane_name(shown.lane_destination, shown.lane_key),
+                    standing=lengths[number],
+                    blocked_by="" if block is None else block.state,
+                    delivery=shown.id,
+                    endpoint_state=endpoints.get(shown.lane_destination, "open"),
+                    cause=shown.cause,
+                    since=shown.changed_at,
+                )
+            )
+    return lines

@@ -117,29 +117,37 @@ class _Bounds:
 
 
 def _window(query: MessageQuery, bounds: _Bounds) -> Any:
-    """The newest LOOK_AT numbers of the one index range the search reads."""
-    number: ColumnElement[Any] = _M.id
-    source: Select[Any]
+    """The newest LOOK_AT messages of the one index range the search reads.
+
+    With all their columns: the other filters look at these, so that no plan can join the range with another one.
+    """
+    messages = select(*MESSAGE_COLUMNS)
     if query.correlation:
-        source = select(number).where(_M.correlation_id == query.correlation)
+        messages = messages.where(_M.correlation_id == query.correlation)
     elif query.where:
-        number = _S.message
         path, value = query.where[0]
-        source = select(number).where(_S.path == path, _S.value == value[:500])
+        named = select(_S.message.label("id")).where(_S.path == path, _S.value == value[:500], *bounds.hold(_S.message))
+        messages = _of_numbers(messages, named.order_by(_S.message.desc()).limit(LOOK_AT))
     elif query.subject:
-        source = select(number).where(_M.subject == query.subject)
-    elif query.state in _FEW:
+        messages = messages.where(_M.subject == query.subject)
+    elif query.state is not None and _starts_from_state(query):
         few = _in_few(query.state)
-        number = few.c.message
-        source = select(number).distinct()
+        newest = select(few.c.message.label("id")).distinct().where(*bounds.hold(few.c.message))
+        messages = _of_numbers(messages, newest.order_by(few.c.message.desc()).limit(LOOK_AT))
     elif query.type:
-        source = select(number).where(_M.type == query.type)
+        messages = messages.where(_M.type == query.type)
     elif query.system:
-        source = select(number).where(_M.system == query.system)
-    else:
-        source = select(number)
-    source = source.where(*bounds.hold(number)).order_by(number.desc()).limit(LOOK_AT)
-    return source.with_only_columns(number.label("id")).subquery("window")
+        messages = messages.where(_M.system == query.system)
+    return messages.where(*bounds.hold(_M.id)).order_by(_M.id.desc()).limit(LOOK_AT).subquery("window")
+
+
+def _starts_from_state(query: MessageQuery) -> bool:
+    return query.state in _FEW and not (query.correlation or query.where or query.subject)
+
+
+def _of_numbers(messages: Select[Any], numbers: Select[Any]) -> Select[Any]:
+    few = numbers.subquery("numbers")
+    return messages.join(few, few.c.id == _M.id)
 
 
 def _in_few(state: State) -> Any:
@@ -154,27 +162,32 @@ def _in_few(state: State) -> Any:
 
 def _filtered(query: MessageQuery, window: Any) -> Select[Any]:
     conditions: list[ColumnElement[bool]] = []
+    w = window.c
     for column, wanted in (
-        (_M.type, query.type),
-        (_M.system, query.system),
-        (_M.subject, query.subject),
-        (_M.correlation_id, query.correlation),
+        (w.type, query.type),
+        (w.system, query.system),
+        (w.subject, query.subject),
+        (w.correlation_id, query.correlation),
     ):
         if wanted:
             conditions.append(column == wanted)
     if query.since is not None:
-        conditions.append(_M.accepted_at >= query.since)
+        conditions.append(w.accepted_at >= query.since)
     if query.until is not None:
-        conditions.append(_M.accepted_at <= query.until)
+        conditions.append(w.accepted_at <= query.until)
     if query.unrouted:
-        conditions.append(_M.planned == 0)
-    if query.state is not None:
-        conditions.append(select(_D.id).where(_D.message == _M.id, in_state(_D.state, query.state)).exists())
+        conditions.append(w.planned == 0)
+    if query.state is not None and not _starts_from_state(query):
+        conditions.append(_has_delivery(w.id, query.state))
     for path, value in query.where:
-        named = select(_S.message).where(_S.path == path, _S.value == value[:500], _S.message == _M.id)
+        named = select(_S.message).where(_S.path == path, _S.value == value[:500], _S.message == w.id)
         conditions.append(named.exists())
-    joined = window.join(t.message, _M.id == window.c.id)
-    return select(*MESSAGE_COLUMNS).select_from(joined).where(*conditions).order_by(window.c.id.desc())
+    return select(window).where(*conditions).order_by(w.id.desc())
+
+
+def _has_delivery(message: ColumnElement[Any], state: State) -> ColumnElement[bool]:
+    # The state as a parameter: as a literal it would tempt SQLite to read the state's index for every message.
+    return select(_D.id).where(_D.message == message, _D.state == str(state)).exists()
 
 
 def _seen(window: Any) -> Select[Any]:
