@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import Vhost
+from tests.services import PostgreSQL, RabbitMQ, Vhost
 from tests.system.running_bus import RunningBus, running_bus
 
 
@@ -16,3 +16,22 @@ def bus(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[RunningBus]:
     """Router, worker and relay of a small project, on each kind of store."""
     with running_bus(tmp_path / "project", store_url, vhost.amqp_url) as running:
         yield running
+
+
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def shared_bus(
+    request: pytest.FixtureRequest, rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningBus]:
+    """As `bus`, for tests that stop no process and keep to orders of their own: starting one takes a while."""
+    folder = tmp_path_factory.mktemp("shared")
+    with rabbitmq.fresh_vhost() as vhost:
+        if request.param == "sqlite":
+            with running_bus(folder / "project", f"sqlite:///{folder}/bus.db", vhost.amqp_url) as running:
+                yield running
+        else:
+            server: PostgreSQL = request.getfixturevalue("postgresql")
+            with (
+                server.fresh_database() as url,
+                running_bus(folder / "project", url, vhost.amqp_url) as running,
+            ):
+                yield running

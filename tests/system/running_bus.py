@@ -350,6 +350,12 @@ class RunningBus:
     def sums(self) -> set[str]:
         return {str(each) for each in overview(self.database).equations}
 
+    def delivers(self, *orders: str, count: int) -> None:
+        """Return when the messages of these orders made so many deliveries and all of them were delivered."""
+        wanted = ["DELIVERED"] * count
+        arrived = until(lambda: [state for order in orders for state in self.states(order)] == wanted)
+        assert arrived, ({order: self.states(order) for order in orders}, self.tail())
+
     def proves_itself(self) -> None:
         """Sums balance, no row contradicts another, and each target's own book says what the store says."""
         assert [found.text for found in verify(self.database)] == []

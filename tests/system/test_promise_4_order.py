@@ -8,28 +8,29 @@ from pathlib import Path
 from tests.system.running_bus import RunningBus, a_native_step, a_step, until
 
 
-def test_promise_4_order_is_kept_through_retries_and_an_outage(bus: RunningBus) -> None:
-    bus.keeper.will("a", 2, 503, 503)
-    bus.ledger.will("a", 3, 503)
-    bus.keeper.will("b", 0, 503)
+def test_promise_4_order_is_kept_through_retries_and_an_outage(shared_bus: RunningBus) -> None:
+    bus = shared_bus
+    bus.keeper.will("o1", 2, 503, 503)
+    bus.ledger.will("o1", 3, 503)
+    bus.keeper.will("o2", 0, 503)
     both = ("keeper", "ledger")
 
-    bus.publish(*(a_step(order, step, *both) for step in range(5) for order in ("a", "b")))
-    bus.keeper.wait_for_steps("a", range(5))
-    bus.ledger.wait_for_steps("a", range(5))
+    bus.publish(*(a_step(order, step, *both) for step in range(5) for order in ("o1", "o2")))
+    bus.keeper.wait_for_steps("o1", range(5))
+    bus.ledger.wait_for_steps("o1", range(5))
     bus.keeper.stop()
     bus.ledger.stop()
-    bus.publish(*(a_step(order, step, *both) for step in range(5, 10) for order in ("a", "b")))
+    bus.publish(*(a_step(order, step, *both) for step in range(5, 10) for order in ("o1", "o2")))
     assert until(lambda: {e["endpoint"] for e in bus.told("endpoint tripped")} == set(both))
-    bus.publish(*(a_step(order, step, *both) for step in range(10, 12) for order in ("a", "b")))
+    bus.publish(*(a_step(order, step, *both) for step in range(10, 12) for order in ("o1", "o2")))
     bus.keeper.start()
     bus.ledger.start()
 
     for target in (bus.keeper, bus.ledger):
-        for order in ("a", "b"):
+        for order in ("o1", "o2"):
             target.wait_for_steps(order, range(12))
-    bus.comes_to_rest(received=24)
-    assert len(bus.keeper.posts("a", 2)) == 3
+    bus.delivers("o1", "o2", count=48)
+    assert len(bus.keeper.posts("o1", 2)) == 3
     bus.proves_itself()
 
 

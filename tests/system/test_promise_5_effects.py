@@ -11,46 +11,53 @@ from tests.system.running_bus import RunningBus, a_step, until
 VISIBLE_AFTER = timedelta(seconds=2)
 
 
-def test_promise_5_a_lost_answer_of_a_target_that_forgets_keys_is_asked_for_and_booked_once(bus: RunningBus) -> None:
-    bus.ledger.will("booked", 1, Act.BOOK_THEN_CUT)
-    bus.ledger.will("not-booked", 1, Act.CUT)
+def test_promise_5_a_lost_answer_of_a_target_that_forgets_keys_is_asked_for_and_booked_once(
+    shared_bus: RunningBus,
+) -> None:
+    bus = shared_bus
+    bus.ledger.will("there", 1, Act.BOOK_THEN_CUT)
+    bus.ledger.will("not-there", 1, Act.CUT)
 
-    bus.publish(*(a_step(order, step, "ledger") for step in (1, 2) for order in ("booked", "not-booked")))
+    bus.publish(*(a_step(order, step, "ledger") for step in (1, 2) for order in ("there", "not-there")))
 
-    bus.ledger.wait_for_steps("booked", [1, 2])
-    bus.ledger.wait_for_steps("not-booked", [1, 2])
-    bus.comes_to_rest(received=4)
-    assert len(bus.ledger.posts("booked", 1)) == 1
-    assert len(bus.ledger.posts("not-booked", 1)) == 2
-    for order, found in (("booked", "probe: found"), ("not-booked", "probe: absent")):
+    bus.ledger.wait_for_steps("there", [1, 2])
+    bus.ledger.wait_for_steps("not-there", [1, 2])
+    bus.delivers("there", "not-there", count=4)
+    assert len(bus.ledger.posts("there", 1)) == 1
+    assert len(bus.ledger.posts("not-there", 1)) == 2
+    for order, found in (("there", "probe: found"), ("not-there", "probe: absent")):
         first = bus.deliveries(order)[0]
         assert [row.new for row in bus.journal(first.id) if row.old == "SENDING"][:1] == ["IN_DOUBT"]
         assert found in [row.outcome for row in bus.attempts(first.id)]
     # "Absent" counted only once the target had had the time to show what it booked.
-    sent = [row for row in bus.attempts(bus.deliveries("not-booked")[0].id) if row.outcome in ("doubt", "succeed")]
+    sent = [row for row in bus.attempts(bus.deliveries("not-there")[0].id) if row.outcome in ("doubt", "succeed")]
     assert sent[1].began_at - sent[0].ended_at >= VISIBLE_AFTER
     bus.proves_itself()
 
 
-def test_promise_5_a_lost_answer_of_a_target_that_remembers_keys_is_retried_and_booked_once(bus: RunningBus) -> None:
-    bus.keeper.will("a", 1, Act.BOOK_THEN_CUT, Act.BOOK_THEN_CUT, 500)
+def test_promise_5_a_lost_answer_of_a_target_that_remembers_keys_is_retried_and_booked_once(
+    shared_bus: RunningBus,
+) -> None:
+    bus = shared_bus
+    bus.keeper.will("cut", 1, Act.BOOK_THEN_CUT, Act.BOOK_THEN_CUT, 500)
 
-    bus.publish(a_step("a", 1), a_step("a", 2))
+    bus.publish(a_step("cut", 1), a_step("cut", 2))
 
-    bus.keeper.wait_for_steps("a", [1, 2])
-    bus.comes_to_rest(received=2)
-    assert len({posted.key for posted in bus.keeper.posts("a", 1)}) == 1
-    assert len(bus.keeper.posts("a", 1)) == 4
-    assert "IN_DOUBT" not in [row.new for row in bus.journal(bus.deliveries("a")[0].id)]
+    bus.keeper.wait_for_steps("cut", [1, 2])
+    bus.delivers("cut", count=2)
+    assert len({posted.key for posted in bus.keeper.posts("cut", 1)}) == 1
+    assert len(bus.keeper.posts("cut", 1)) == 4
+    assert "IN_DOUBT" not in [row.new for row in bus.journal(bus.deliveries("cut")[0].id)]
     bus.proves_itself()
 
 
-def test_promise_5_what_nobody_can_ask_for_waits_for_a_person_and_other_keys_flow(bus: RunningBus) -> None:
+def test_promise_5_what_nobody_can_ask_for_waits_for_a_person_and_other_keys_flow(shared_bus: RunningBus) -> None:
+    bus = shared_bus
     bus.archive.will("booked", 1, Act.BOOK_THEN_CUT)
     bus.archive.will("not-booked", 1, Act.CUT)
 
-    bus.publish(*(a_step(order, step, "archive") for step in (1, 2) for order in ("booked", "not-booked", "other")))
-    bus.archive.wait_for_steps("other", [1, 2])
+    bus.publish(*(a_step(order, step, "archive") for step in (1, 2) for order in ("booked", "not-booked", "others")))
+    bus.archive.wait_for_steps("others", [1, 2])
     assert until(lambda: bus.states("booked") == bus.states("not-booked") == ["IN_DOUBT", "WAITING"])
     booked, absent = (str(bus.deliveries(order)[0].id) for order in ("booked", "not-booked"))
     number = bus.archive.number_of(bus.archive.posts("booked", 1)[0].key)
@@ -59,7 +66,7 @@ def test_promise_5_what_nobody_can_ask_for_waits_for_a_person_and_other_keys_flo
 
     bus.archive.wait_for_steps("booked", [1, 2])
     bus.archive.wait_for_steps("not-booked", [1, 2])
-    bus.comes_to_rest(received=6)
+    bus.delivers("booked", "not-booked", "others", count=6)
     assert len(bus.archive.posts("booked", 1)) == 1
     bus.proves_itself()
 

@@ -6,41 +6,47 @@ from bus.model.message import Message, delivery_key
 from tests.system.running_bus import RunningBus, a_step, until
 
 
-def test_promise_8_continuing_a_dead_delivery_keeps_its_key_and_its_place(bus: RunningBus) -> None:
-    bus.keeper.will("a", 2, 422)
-    bus.publish(*(a_step("a", step) for step in range(1, 5)))
-    assert until(lambda: bus.states("a") == ["DELIVERED", "DEAD", "WAITING", "WAITING"])
-    dead = bus.deliveries("a")[1]
+def test_promise_8_continuing_a_dead_delivery_keeps_its_key_and_its_place(shared_bus: RunningBus) -> None:
+    bus = shared_bus
+    bus.keeper.will("dead-one", 2, 422)
+    bus.publish(*(a_step("dead-one", step) for step in range(1, 5)))
+    assert until(lambda: bus.states("dead-one") == ["DELIVERED", "DEAD", "WAITING", "WAITING"])
+    dead = bus.deliveries("dead-one")[1]
 
     assert bus.order("dead", "replay", str(dead.id)).returncode == 2  # without a reason nothing is done
-    assert bus.states("a")[1] == "DEAD"
+    assert bus.states("dead-one")[1] == "DEAD"
     assert bus.order("dead", "replay", str(dead.id), "--reason", "material was created").returncode == 0
 
-    bus.keeper.wait_for_steps("a", [1, 2, 3, 4])
-    bus.comes_to_rest(received=4)
-    after = bus.deliveries("a")[1]
+    bus.keeper.wait_for_steps("dead-one", [1, 2, 3, 4])
+    bus.delivers("dead-one", count=4)
+    after = bus.deliveries("dead-one")[1]
     assert (after.id, after.place, after.key, after.replay) == (dead.id, dead.place, dead.key, 0)
-    assert {posted.key for posted in bus.keeper.posts("a", 2)} == {dead.key}
+    assert {posted.key for posted in bus.keeper.posts("dead-one", 2)} == {dead.key}
     (deed,) = [row for row in bus.journal(dead.id) if row.act == "replay"]
     assert (deed.actor, deed.reason) == ("person:a.operator", "material was created")
     bus.proves_itself()
 
 
-def test_promise_8_repeating_a_finished_delivery_is_a_new_one_with_its_number_in_the_key(bus: RunningBus) -> None:
-    bus.publish(a_step("a", 1), a_step("a", 2))
-    bus.comes_to_rest(received=2)
-    done = bus.deliveries("a")[0]
+def test_promise_8_repeating_a_finished_delivery_is_a_new_one_with_its_number_in_the_key(
+    shared_bus: RunningBus,
+) -> None:
+    bus = shared_bus
+    bus.publish(a_step("done-one", 1), a_step("done-one", 2))
+    bus.delivers("done-one", count=2)
+    done = bus.deliveries("done-one")[0]
 
     assert bus.order("dead", "replay", str(done.id), "--reason", "sheet was lost").returncode == 1
-    assert bus.keeper.steps("a") == [1, 2]  # not by accident
+    assert bus.keeper.steps("done-one") == [1, 2]  # not by accident
     assert bus.order("dead", "replay", str(done.id), "--repeat", "--reason", "sheet was lost").returncode == 0
 
-    bus.keeper.wait_for_steps("a", [1, 2, 1])
-    assert until(lambda: bus.states("a") == ["DELIVERED"] * 3)
-    repeated = bus.deliveries("a")[2]
+    bus.keeper.wait_for_steps("done-one", [1, 2, 1])
+    bus.delivers("done-one", count=3)
+    repeated = bus.deliveries("done-one")[2]
     assert (repeated.message, repeated.replay) == (done.message, 1)
-    assert repeated.place > bus.deliveries("a")[1].place
-    message = Message(id="test.step.v1 a-1", type="", system="mes", site="", subject="", content_type="", body=b"")
+    assert repeated.place > bus.deliveries("done-one")[1].place
+    message = Message(
+        id="test.step.v1 done-one-1", type="", system="mes", site="", subject="", content_type="", body=b""
+    )
     assert [row.key for row in (done, repeated)] == [
         delivery_key(message, route="steps-to-keeper", replay=number) for number in (0, 1)
     ]
