@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from marshmallow import Schema, fields
 from sqlalchemy import select
 
-from bus import bootstrap
+from bus import processes
 from bus.broker.declare import declare
 from bus.broker.management import Management
 from bus.broker.publisher import Outcome, Publication, Publisher
@@ -55,6 +55,7 @@ PATIENCE = 30.0  # seconds a test waits for what must come
 SOON = timedelta(seconds=10)
 
 STEP, XML_STEP, TEXT_STEP, LOOSE_STEP = "test.step.v1", "xml.step.v1", "text.step.v1", "loose.step.v1"
+KEPT_STEP, PLAIN_STEP = "kept.step.v1", "plain.step.v1"
 POSTING = "sap.material-document.v1"
 KILLER = b"4711;1;kill"
 
@@ -111,6 +112,8 @@ def _contract(name: str, schema: type[Schema], **more: Any) -> Contract:
 CONTRACTS = Contracts(
     [
         *small.CONTRACTS.values(),
+        _contract(KEPT_STEP, small.OrderSchema),
+        _contract(PLAIN_STEP, small.OrderSchema),
         _contract(XML_STEP, small.OrderSchema, reader=read_step_xml, content_types=("application/xml",)),
         _contract(TEXT_STEP, LineSchema, reader=read_step_line, content_types=("text/plain",), searchable=("remark",)),
         _contract(LOOSE_STEP, LooseSchema, identity=("order", "serial")),
@@ -133,6 +136,8 @@ ROUTES = (
     Route(name="xml-steps", when=on(XML_STEP), to="target", retry=small.SOON),
     Route(name="text-steps", when=on(TEXT_STEP), to="target", retry=small.SOON),
     Route(name="lines-by-remark", when=on(TEXT_STEP), to="archive", key="remark", retry=small.SOON),
+    Route(name="kept-steps", when=on(KEPT_STEP), to="target", retry=small.SOON),
+    Route(name="plain-steps", when=on(PLAIN_STEP), to="archive", retry=small.SOON),
     Route(name="postings", when=on(POSTING), to="erp", retry=small.SOON),
     Route(name="machine-states", when=on("machine.state.v1") & (field_of("machine") != "unheard"), to="archive"),
 )
@@ -358,6 +363,11 @@ class Ledger:
         of_message = t.delivery.c.message.in_(select(t.message.c.id).where(t.message.c.message_id == of))
         return self.rows(t.delivery, of_message)
 
+    def attempts(self, of: str) -> Sequence[Any]:
+        """Every try of the deliveries of the message with this id, probes included."""
+        numbers = [row.id for row in self.deliveries(of=of)]
+        return self.rows(t.attempt, t.attempt.c.delivery.in_(numbers))
+
     def openings(self) -> int:
         """Messages that were being opened when their reader ended."""
         with self.database.read() as connection:
@@ -373,10 +383,10 @@ class Ledger:
 def main(role: str, installation: str, *queues: str) -> int:
     project = Installation(**json.loads(installation)).project()
     if role == "router":
-        return bootstrap.run_router(project)
+        return processes.run_router(project)
     if role == "worker":
-        return bootstrap.run_worker(project, queues)
-    return bootstrap.run_relay(project)
+        return processes.run_worker(project, queues)
+    return processes.run_relay(project)
 
 
 if __name__ == "__main__":
