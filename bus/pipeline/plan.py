@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bus.model.catalogue import Catalogue
@@ -25,32 +25,29 @@ class Entry:
     kept: Kept
     opened: Opened
     selections: Sequence[Selection]
+    out_of: LaneKey | None = None
+    """The bus lane it comes out of: it was its turn there."""
 
 
-def plan(
-    entries: Sequence[Entry], *, catalogue: Catalogue, transaction: Transaction, direct: Collection[LaneKey] = ()
-) -> set[str]:
+def plan(entries: Sequence[Entry], *, catalogue: Catalogue, transaction: Transaction) -> set[str]:
     """Plan the deliveries of kept messages, in their order; called by receive and by settle.
 
-    While a delivery to the bus stands in the lane of a message's subject, the message enters behind it, so that it
-    cannot overtake a native one still being transformed; lanes in `direct` are those the messages come out of. A
-    message that re-enters itself stands in that lane by its own delivery.
+    While a delivery to the bus stands in the lane of a message's subject, the message queues up behind it and selects
+    its routes when its turn comes, so that it cannot overtake a native one still being transformed. What makes it
+    canonical stands in that lane itself.
 
     Returns the queues that have work now.
     """
-    behind = _lanes_to_enter(entries, catalogue, transaction, direct)
+    standing = _standing_bus_lanes(entries, catalogue, transaction)
     deliveries: list[NewDelivery] = []
     for entry in entries:
         lane = _bus_lane(entry.opened, catalogue)
-        makes_canonical = any(selection.route.to == BUS for selection in entry.selections)
-        if lane is not None and lane in behind and not makes_canonical:
+        waits = lane is not None and lane in standing and lane != entry.out_of
+        now = [s for s in entry.selections if s.route.to == BUS] if waits else entry.selections
+        deliveries += [_delivery(entry, selection, catalogue) for selection in now]
+        if waits and lane is not None and (not now or len(now) < len(entry.selections)):
             deliveries.append(_reentry(entry, lane, catalogue))
-            continue
-        for selection in entry.selections:
-            planned = _delivery(entry, selection, catalogue)
-            deliveries.append(planned)
-            if planned.destination == BUS and planned.lane is not None and planned.lane not in direct:
-                behind.add(planned.lane)
+        standing |= {d.lane for d in deliveries if d.destination == BUS and d.lane is not None}
     placed = _place(deliveries, transaction)
     transaction.add_deliveries(placed)
     _note(entries, placed, transaction)
@@ -71,13 +68,13 @@ def _bus_lane(opened: Opened, catalogue: Catalogue) -> LaneKey | None:
     return LaneKey(BUS, opened.message.subject) if colon and kind in catalogue.entering_kinds else None
 
 
-def _lanes_to_enter(
-    entries: Sequence[Entry], catalogue: Catalogue, transaction: Transaction, direct: Collection[LaneKey]
+def _standing_bus_lanes(
+    entries: Sequence[Entry], catalogue: Catalogue, transaction: Transaction
 ) -> set[LaneKey]:
-    """Lock the bus lanes of all subjects first; those in which something stands must be entered."""
+    """Lock the bus lanes of all subjects first; those in which something stands."""
     lanes = {lane for entry in entries if (lane := _bus_lane(entry.opened, catalogue)) is not None}
     transaction.lock_lanes(dict.fromkeys(lanes, 0))
-    return transaction.lanes_standing(lanes - set(direct))
+    return transaction.lanes_standing(lanes)
 
 
 def _reentry(entry: Entry, lane: LaneKey, catalogue: Catalogue) -> NewDelivery:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -115,11 +115,14 @@ def _without_values(e: Ended, error: DataRefused) -> Ended:
         event=outcome.event if happened else Event.KILL,
         cause="store.refused-value",
         detail=str(error),
+        due_in=outcome.due_in,
         spends_attempt=outcome.spends_attempt,
         trips_endpoint=outcome.trips_endpoint,
         blames=outcome.blames,
     )
-    return Ended(Settled(claimed=claimed, outcome=told))
+    attempt = e.settled.attempt
+    kept = replace(attempt, cause=told.cause, detail=told.detail, document="") if attempt is not None else None
+    return Ended(Settled(claimed=claimed, outcome=told, attempt=kept))
 
 
 def until_stored(step: Callable[[], T], stop: threading.Event) -> T:
@@ -196,14 +199,11 @@ def _note_entered(ours: Sequence[Ended], states: dict[int, State], transaction: 
 def _write_children(ours: Sequence[Ended], catalogue: Catalogue, transaction: Transaction) -> set[str]:
     """Insert what was made, in the order of the lane and of the index, and plan it."""
     entries: list[Entry] = []
-    direct: set[LaneKey] = set()
     parts: list[NewDelivery] = []
     for e in ours:
         claimed = e.settled.claimed
-        if claimed.destination == BUS and claimed.lane is not None:
-            direct.add(claimed.lane)
         if e.plans_itself is not None:
-            entries.append(Entry(claimed.kept, e.children[0].opened, e.plans_itself))
+            entries.append(Entry(claimed.kept, e.children[0].opened, e.plans_itself, out_of=claimed.lane))
         elif e.children:
             kept = transaction.add_messages(
                 [child.message for child in e.children],
@@ -213,12 +213,15 @@ def _write_children(ours: Sequence[Ended], catalogue: Catalogue, transaction: Tr
                 parents=[claimed.id] * len(e.children),
             )
             if claimed.destination == BUS:
-                entries += [Entry(k, c.opened, c.selections) for k, c in zip(kept, e.children, strict=True)]
+                entries += [
+                    Entry(k, c.opened, c.selections, out_of=claimed.lane)
+                    for k, c in zip(kept, e.children, strict=True)
+                ]
             else:
                 parts += [_part(e.settled, k, index) for index, k in enumerate(kept)]
     transaction.add_deliveries(parts)
     transaction.note_planned({part.message: (1, 0) for part in parts})
-    queues = plan(entries, catalogue=catalogue, transaction=transaction, direct=direct) if entries else set()
+    queues = plan(entries, catalogue=catalogue, transaction=transaction) if entries else set()
     return queues | {part.queue for part in parts if part.state is State.READY}
 
 

@@ -38,7 +38,7 @@ def _transform_one(claimed: Claimed, shift: Shift) -> Ended:
     try:
         opened = open_kept(claimed.kept.message, shift.catalogue)
         if claimed.route == REENTRY:
-            selections = shift.catalogue.routes.select(opened)
+            selections = [s for s in shift.catalogue.routes.select(opened) if s.route.to != BUS]
             child = Child(claimed.kept.message, opened)
             return Ended(Settled(claimed=claimed, outcome=succeed()), [child], plans_itself=selections)
         route = shift.route_of(claimed)

@@ -84,7 +84,7 @@ class Settling(Planning):
             "queue": s.queue if goes_on else claimed.queue,
             "attempts": 0 if goes_on else claimed.attempts + (1 if outcome.spends_attempt else 0),
             "trips": claimed.trips + (1 if outcome.blames else 0),
-            "deaths": claimed.deaths,
+            "deaths": 0 if goes_on else claimed.deaths,
             "due_at": due,
             **({} if keeps_cause else {"cause": storable(outcome.cause), "detail": storable(outcome.detail, 20_000)}),
             "document": storable(outcome.document),
