@@ -344,9 +344,9 @@ def published(url: str, *publications: Publication) -> list[Outcome]:
 class Ledger:
     """Looks at the store from beside, as an auditor would."""
 
-    def __init__(self, store_url: str) -> None:
-        self.database = Database(store_url)
-        self.store = SqlStore(self.database)
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.store = SqlStore(database)
 
     def rows(self, table: Any, *conditions: Any) -> Sequence[Any]:
         with self.database.read() as connection:

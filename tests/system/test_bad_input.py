@@ -25,6 +25,7 @@ from bus.broker.publisher import Publication
 from bus.errors import PublishRefused
 from bus.pipeline.receive import MAX_BYTES
 from bus.store import tables as t
+from bus.store.engine import Database
 from bus.store.overview import overview
 from bus.store.verify import verify
 from tests.conformance.scripted_server import Answer, ScriptedServer
@@ -146,7 +147,7 @@ def _plant(rabbitmq: RabbitMQ, store_url: str, folder: Path) -> Iterator[Plant]:
         server.play("POST", Answer(200))
         addresses = {"target": {"address": server.url}, "archive": {"address": f"{server.url}/archive"}}
         installation = install(vhost, store_url, folder, **addresses)
-        ledger = Ledger(store_url)
+        ledger = Ledger(Database(store_url))
         router = Part("router", installation)
         with running(router, Part("worker", installation), Part("relay", installation)):
             yield Plant(installation, router, ledger, server)

@@ -38,6 +38,7 @@ from tests.conformance.scripted_server import (
     Step,
     refusing_address,
 )
+from tests.conformance.stages import now_due
 from tests.services import Vhost
 from tests.system.small_plant import (
     KEPT_STEP,
@@ -84,8 +85,8 @@ class Bench:
     server: ScriptedServer
     ledger: Ledger
     password: Path
-    move_to: Callable[[str], None]
-    """Point the endpoints at another address."""
+    connect: Callable[[str, str], None]
+    """Give an endpoint its adapter, for this address."""
 
     def answers(self, *steps: Step) -> None:
         """To postings, in this order; the last one again and again."""
@@ -93,6 +94,9 @@ class Bench:
 
     def send(self, *messages: Message) -> None:
         self.bus.receive(*messages)
+        for name in {each.destination for message in messages for each in self.ledger.deliveries(of=message.id)}:
+            if name not in self.bus.windows:
+                self.connect(name, self.server.url)
         self.bus.run_until_idle()
 
     def delivery(self, message: Message) -> Any:
@@ -114,17 +118,17 @@ class Bench:
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a store with its tables: making them takes longer than most of these tests."""
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """One with its tables for all tests: making them takes longer than most of these tests."""
     with ExitStack() as stack:
         if request.param == "sqlite":
             url = f"sqlite:///{tmp_path_factory.mktemp('store')}/bus.db"
         else:
             url = stack.enter_context(request.getfixturevalue("postgresql").fresh_database())
         database = Database(url)
+        stack.callback(database.close)
         schema.upgrade(database)
-        database.close()
-        yield url
+        yield database
 
 
 def empty(database: Database) -> None:
@@ -139,7 +143,7 @@ def empty(database: Database) -> None:
 
 
 @pytest.fixture
-def bench(shared_store: str, tmp_path: Path) -> Iterator[Bench]:
+def bench(database: Database, tmp_path: Path) -> Iterator[Bench]:
     password = tmp_path / "password"
     password.write_text("first")
     password.chmod(0o600)
@@ -147,24 +151,19 @@ def bench(shared_store: str, tmp_path: Path) -> Iterator[Bench]:
         server = stack.enter_context(ScriptedServer())
         server.play("GET", answer_to_search())
         installation = Installation(
-            name="bench", broker="", store=shared_store, folder=str(tmp_path), endpoints=endpoints(server.url, password)
+            name="bench", broker="", store=str(database.url), folder=str(tmp_path), endpoints={}
         )
-        database = Database(shared_store)
-        stack.callback(database.close)
         empty(database)
         bus = DirectBus(SqlStore(database), installation.catalogue, adapters={})
 
-        def move_to(address: str) -> None:
-            moved = replace(installation, endpoints=endpoints(address, password))
-            for name, endpoint in moved.catalogue.endpoints.items():
-                adapter = bootstrap.adapter_of(moved.project(), endpoint)
-                stack.callback(adapter.close)
-                bus.windows[name] = Window(endpoint, adapter)
+        def connect(name: str, address: str) -> None:
+            there = replace(installation, endpoints=endpoints(address, password))
+            endpoint = there.catalogue.endpoints[name]
+            adapter = bootstrap.adapter_of(there.project(), endpoint)
+            stack.callback(adapter.close)
+            bus.windows[name] = Window(endpoint, adapter)
 
-        move_to(server.url)
-        ledger = Ledger(shared_store)
-        stack.callback(ledger.close)
-        yield Bench(bus, server, ledger, password, move_to)
+        yield Bench(bus, server, Ledger(database), password, connect)
         assert list(verify(database)) == []
 
 
@@ -208,11 +207,11 @@ def test_a_refused_connection_holds_everything_until_the_endpoint_is_back(bench:
     messages = [a_posting(endpoint, f"N{number}") for number in range(20)]
     bench.answers(TAKEN[endpoint])
     with refusing_address() as nobody:
-        bench.move_to(nobody)
+        bench.connect(endpoint, nobody)
         bench.send(*messages)
     is_held(bench, endpoint, "endpoint.refused-connection", *messages)
 
-    bench.move_to(bench.server.url)
+    bench.connect(endpoint, bench.server.url)
 
     bench.comes_to("DELIVERED", messages[-1])
     assert {bench.delivery(message).state for message in messages} == {"DELIVERED"}
@@ -228,7 +227,7 @@ def test_a_name_or_certificate_nobody_trusts_holds_everything(
 ) -> None:
     message = a_posting(endpoint, "4711")
     with ScriptedServer(tls=True) as elsewhere:
-        bench.move_to(address or elsewhere.url)
+        bench.connect(endpoint, address or elsewhere.url)
 
         bench.send(message)
 
@@ -388,6 +387,7 @@ def test_what_the_search_finds_is_delivered_with_its_number_and_not_sent_again(
     assert (bench.delivery(message).state, bench.delivery(message).cause) == ("IN_DOUBT", cause)
 
     bench.server.play("GET", answer_to_search("4711"))
+    now_due(bench.ledger.store)
 
     assert bench.comes_to("DELIVERED", message).document == "4900000121/2026"
     assert bench.posted == [message.body]
@@ -418,6 +418,7 @@ def test_a_search_without_a_clear_answer_leaves_it_in_doubt(bench: Bench, step: 
     bench.answers(Reset())
     bench.send(message)
     bench.server.play("GET", step)
+    now_due(bench.ledger.store)
 
     bench.bus.run_until(lambda: len(bench.ledger.attempts(message.id)) == 2)
 
@@ -440,7 +441,7 @@ def test_a_worker_killed_while_it_sends_leaves_a_doubt_that_the_search_decides(
         server.play("GET", answer_to_search())
         server.play("POST", Silence())
         installation = install(vhost, store_url, tmp_path, **endpoints(server.url, password, timeout=60))
-        ledger = Ledger(store_url)
+        ledger = Ledger(Database(store_url))
         stack.callback(ledger.close)
         bus = DirectBus(ledger.store, installation.catalogue, adapters={})
         worker = Part("worker", installation, "send.erp")
