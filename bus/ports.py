@@ -350,7 +350,10 @@ class MessageStore(Protocol):
         """
 
     def claim_trial(self, queue: str, *, worker: str, token: str) -> list[Claimed]:
-        """One READY delivery of an endpoint that is not open, to try it with; rotates over lanes."""
+        """The head of a lane of an endpoint that is not open, to try it with; the one tried least."""
+
+    def has_ready(self, queue: str) -> bool:
+        """Whether anything is READY in the queue, be it held."""
 
     def mark_sending(self, delivery: int, token: str) -> bool:
         """CLAIMED → SENDING, just before the call; False: it is not ours any more."""
@@ -359,11 +362,23 @@ class MessageStore(Protocol):
         """Deliveries in doubt whose probe is due; their next one is put off."""
 
     def settle_doubt(
-        self, delivery: int, event: Event, *, actor: Actor, attempt: AttemptRecord | None = None, document: str = ""
+        self,
+        delivery: int,
+        event: Event,
+        *,
+        actor: Actor,
+        of_claim: str | None = None,
+        attempt: AttemptRecord | None = None,
+        document: str = "",
     ) -> set[str]:
-        """FOUND or ABSENT, if it still is in doubt; returns queues that have work now."""
+        """FOUND or ABSENT, if it still is in doubt; returns queues that have work now.
 
-    def put_off_doubt(self, delivery: int, *, attempt: AttemptRecord | None, again_in: timedelta | None) -> None:
+        `of_claim`: the token of the claim whose call is in doubt; a finding about an older doubt settles nothing.
+        """
+
+    def put_off_doubt(
+        self, delivery: int, *, of_claim: str, attempt: AttemptRecord | None, again_in: timedelta | None
+    ) -> None:
         """The probe gave no answer that counts: recorded, and asked again later (None: by a person only)."""
 
     def endpoint(self, name: str) -> EndpointRow: ...
@@ -396,8 +411,11 @@ class MessageStore(Protocol):
     def queues_with_work(self, *, queues: Collection[str], older_than: timedelta) -> set[str]:
         """Of these queues those with READY older than that at open endpoints, due probes, or due endpoint checks."""
 
-    def bury_worker(self, worker: str, *, actor: Actor) -> set[str]:
-        """Settle everything a dead worker held; returns queues that have work now."""
+    def bury_worker(self, worker: str, *, actor: Actor, besides: Collection[str] = ()) -> set[str]:
+        """Settle everything a dead worker held, but for claims with these tokens; returns queues that have work."""
+
+    def end_lease(self, name: str, *, seen: tuple[str, int]) -> bool:
+        """Take a lease away that still stands where it was seen (holder, counter); False: it was beaten since."""
 
     def beat(self, name: str, holder: str) -> bool:
         """Count this holder's lease on; False: it is somebody else's."""
@@ -408,9 +426,11 @@ class MessageStore(Protocol):
     def leases(self) -> dict[str, tuple[str, int]]:
         """name → (holder, counter) of every lease."""
 
-    def drop_lease(self, name: str, holder: str) -> None: ...
+    def drop_lease(self, name: str, holder: str) -> None:
+        """The holder leaves by itself."""
 
     def workers_without_lease(self) -> set[str]:
         """Workers that hold deliveries and have no lease: they went away without settling."""
 
-    def fold_totals(self) -> None: ...
+    def fold_totals(self) -> None:
+        """Replace the deltas of each total by their sum; what is counted meanwhile is not lost."""

@@ -162,17 +162,28 @@ def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
         still_alive=heart.is_beating,
     )
     declare_actors(broker, _work(project, names, shift), telemetry=telemetry)
+    heart.tend = shift.tend
     heart.start()
-    beating = threading.Thread(target=heart.run, args=(stop,), name="heart", daemon=True)
+    asked, drained = Stop(), threading.Event()
+    beating = threading.Thread(target=_beat, args=(heart, drained, asked), name="heart", daemon=True)
     beating.start()
-    asked = Stop()
     on_stop_signals(asked.ask, end_within=DRAIN + timedelta(seconds=5))
     threading.Thread(target=_pass_on, args=(asked, stop), name="stop", daemon=True).start()
-    drained = run_worker_loop(broker, stop=asked, telemetry=telemetry, drain_within=DRAIN)
+    finished = run_worker_loop(broker, stop=asked, telemetry=telemetry, drain_within=DRAIN)
+    died = not beating.is_alive()
+    drained.set()  # not before: who drains is alive, and what it holds is its own
     beating.join()
-    if drained:
+    if finished:
         _leave(heart, telemetry)
-    return 0 if drained else 1
+    return 0 if finished and not died else 1
+
+
+def _beat(heart: Heart, drained: threading.Event, asked: Stop) -> None:
+    """A worker whose heart stopped by an error must end: it would never claim again, and look alive."""
+    try:
+        heart.run(drained)
+    finally:
+        asked.ask()
 
 
 def _pass_on(asked: Stop, stop: threading.Event) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from amqp.exceptions import NotFound
+
 from bus.broker.address import read_addresses
 from bus.broker.link import LOST, connect, drop
 from bus.errors import BrokerUnavailable
@@ -20,16 +22,19 @@ class Depths:
     def empty(self, queues: Collection[str]) -> set[str]:
         """Those of the queues in which nothing is ready; none of them while the broker is away."""
         try:
-            return {queue for queue in queues if self._ready(queue) == 0}
+            return {queue for queue in queues if self._is_empty(queue)}
         except (BrokerUnavailable, *LOST):
             self.close()
             return set()
 
-    def _ready(self, queue: str) -> int:
+    def _is_empty(self, queue: str) -> bool:
         if self._connection is None:
             self._connection = connect(self._addresses, name="plantbus relay")
-        with self._connection.channel() as channel:
-            return int(channel.queue_declare(queue, passive=True).message_count)
+        try:
+            with self._connection.channel() as channel:
+                return int(channel.queue_declare(queue, passive=True).message_count) == 0
+        except NotFound:  # closes this channel only; `bus topology diff` tells
+            return False
 
     def close(self) -> None:
         """Give the connection up; the next look opens another."""

@@ -116,12 +116,18 @@ class Relay:
             self._holds = self._seek(leases, lapsed)
         if not self._holds:
             return
-        for worker in sorted(self.store.workers_without_lease() | lapsed - {RELAY}):
-            queues = self.store.bury_worker(worker, actor=Actor(name=self.name, reason="its lease lapsed"))
-            self.store.drop_lease(worker, worker)
-            self.telemetry.event("worker buried", worker=worker)
-            self.wake(queues)
+        for worker in sorted(lapsed - {RELAY}):
+            # Who beat since it was seen is alive. Once its lease is gone, it cannot believe to be.
+            if self.store.end_lease(worker, seen=leases[worker]):
+                self._bury(worker, "its lease lapsed")
+        for worker in sorted(self.store.workers_without_lease()):
+            self._bury(worker, "it holds deliveries and no lease")
         self.store.fold_totals()
+
+    def _bury(self, worker: str, reason: str) -> None:
+        queues = self.store.bury_worker(worker, actor=Actor(name=self.name, reason=reason))
+        self.telemetry.event("worker buried", worker=worker, reason=reason)
+        self.wake(queues)
 
     def _seek(self, leases: dict[str, tuple[str, int]], lapsed: set[str]) -> bool:
         if RELAY not in leases:
@@ -139,13 +145,15 @@ class Heart:
     name: str
     clock: Callable[[], timedelta]
     lease: timedelta = LEASE
+    tend: Callable[[], None] = lambda: None
+    """What else is done with every beat."""
     _beaten: timedelta | None = None
 
     def start(self) -> None:
         """Take the lease under this worker's own, unique name."""
         before = self.clock()
-        self.store.take_lease(self.name, self.name, instead_of=None)
-        self._beaten = before
+        if self.store.take_lease(self.name, self.name, instead_of=None):
+            self._beaten = before
 
     def is_beating(self) -> bool:
         """Whether the last beat is recent enough that nobody can hold this worker to be dead."""
@@ -159,6 +167,7 @@ class Heart:
                     self.start()  # buried while it was stopped; what it held is settled, it starts anew
                 else:
                     self._beaten = before
+                self.tend()
             except (StoreUnavailable, StoreConflict):
                 continue
 

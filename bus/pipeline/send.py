@@ -12,12 +12,11 @@ from bus.errors import (
     Exchange,
     OutcomeUnknown,
     PermanentFailure,
-    StoreUnavailable,
 )
 from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
 from bus.model.system import Endpoint
 from bus.pipeline.settle import Ended, until_stored
-from bus.pipeline.worker import BATCH, Shift, in_lane_order
+from bus.pipeline.worker import BATCH, BUDGET, Shift, in_lane_order
 from bus.ports import Adapter, Checking, Claimed, Doubt, Parcel, Probing, Settled, Verdict
 
 FIRST_CHECK = timedelta(seconds=1)
@@ -30,9 +29,6 @@ NEXT_PROBE = timedelta(seconds=15)
 
 BATCH_TIME = timedelta(seconds=0.5)
 """How long one batch should take at the endpoint's measured speed."""
-
-PROBES = 16
-"""Doubts probed in one go."""
 
 
 @dataclass(slots=True)
@@ -60,11 +56,10 @@ class Window:
 
 def send(window: Window, *, shift: Shift) -> bool:
     """Do the endpoint's next work: check it, probe doubts, send one batch; whether there was any to send."""
-    if not _is_open(window, shift):
+    if not _is_open(window, shift) or not _probe_doubts(window, shift):
         return False
-    _probe_doubts(window, shift)
-    batch = shift.claim(window.endpoint.queue, limit=window.batch)
-    return bool(batch) and _send_batch(batch, window, shift)
+    with shift.claim(window.endpoint.queue, limit=window.batch) as batch:
+        return bool(batch) and _send_batch(batch, window, shift)
 
 
 def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
@@ -206,26 +201,17 @@ def _reopen(window: Window, shift: Shift) -> None:
 
 def _try_endpoint(window: Window, shift: Shift) -> bool:
     """An adapter that cannot check is tried with the head of a lane; any answer but EndpointDown means it is back."""
-    trial = shift.store.claim_trial(window.endpoint.queue, worker=shift.worker, token=shift.new_token())
-    if not trial:
-        _reopen(window, shift)
-        return True
-    ended, failure = _send_one(trial[0], window, shift)
-    down = isinstance(failure, EndpointDown)
-    if down and failure is not None:
-        # A trial says nothing about this delivery: it does not count as a trip of its own.
-        outcome = replace(
-            ended.settled.outcome,
-            event=Event.RELEASE,
-            trips_endpoint=False,
-            blames=False,
-            spends_attempt=False,
-            due_in=None,
-        )
-        ended = Ended(replace(ended.settled, outcome=outcome))
-    shift.settle([ended])
-    if down and failure is not None:
-        raise failure
+    with shift.claim(window.endpoint.queue, trial=True) as trial:
+        if trial:
+            ended, failure = _send_one(trial[0], window, shift)
+            if isinstance(failure, EndpointDown):
+                # A trial says nothing about this delivery: it does not count as a trip of its own.
+                released = replace(release(), cause=failure.cause, detail=failure.detail)
+                shift.settle([Ended(replace(ended.settled, outcome=released))])
+                raise failure
+            shift.settle([ended])
+        elif shift.store.has_ready(window.endpoint.queue):
+            return False  # its lane heads are at work or out of sight: tried when the next check is due
     _reopen(window, shift)
     return True
 
@@ -233,42 +219,62 @@ def _try_endpoint(window: Window, shift: Shift) -> bool:
 # --- doubts ----------------------------------------------------------------------------------------------------------
 
 
-def _probe_doubts(window: Window, shift: Shift) -> None:
-    """Ask the target about what is in doubt here; an unclear answer leaves it in doubt."""
-    for doubt in shift.store.claim_doubts(window.endpoint.queue, limit=PROBES, again_in=NEXT_PROBE):
+def _probe_doubts(window: Window, shift: Shift) -> bool:
+    """Ask the target about what is in doubt here, one by one; whether the endpoint is still open."""
+    until = shift.clock() + BUDGET
+    again_in = max(NEXT_PROBE, window.endpoint.timeout * 2)
+    while not shift.stop.is_set() and shift.still_alive() and shift.clock() < until:
+        doubts = shift.store.claim_doubts(window.endpoint.queue, limit=1, again_in=again_in)
+        if not doubts:
+            return True
         try:
-            _probe_one(doubt, window, shift)
-        except StoreUnavailable:  # asked again when it is due
-            return
+            _probe_one(doubts[0], window, shift)
+        except EndpointDown as failure:
+            _trip(window, failure, shift)
+            return False
+    return not shift.stop.is_set()
 
 
 def _probe_one(doubt: Doubt, window: Window, shift: Shift) -> None:
+    """
+    Raises:
+        EndpointDown: nobody can be asked there; the doubt stays.
+    """
     claimed = doubt.claimed
     if not isinstance(window.adapter, Probing):
-        shift.store.put_off_doubt(claimed.id, attempt=None, again_in=None)
+        shift.store.put_off_doubt(claimed.id, of_claim=claimed.token, attempt=None, again_in=None)
         return
     began = shift.clock()
     try:
         finding = window.adapter.probe(parcel_of(claimed))
-    except Exception as error:  # noqa: BLE001  # recorded; no answer leaves it in doubt
+    except Exception as error:  # recorded; no answer leaves it in doubt
         failure = error if isinstance(error, DeliveryFailure) else PermanentFailure("adapter.raised", repr(error))
         outcome = Outcome(event=Event.DOUBT, cause=failure.cause, detail=failure.detail)
         attempt = shift.attempt(
             claimed, Stage.SEND, outcome, began=began, ended=shift.clock(), exchange=failure.exchange
         )
-        shift.store.put_off_doubt(claimed.id, attempt=replace(attempt, outcome="probe: no answer"), again_in=NEXT_PROBE)
+        attempt = replace(attempt, outcome="probe: no answer")
+        shift.store.put_off_doubt(claimed.id, of_claim=claimed.token, attempt=attempt, again_in=NEXT_PROBE)
+        if isinstance(failure, EndpointDown):
+            raise failure from error
         return
     event = Event.FOUND if finding.verdict is Verdict.FOUND else Event.ABSENT
     outcome = Outcome(event=event, document=finding.document)
     attempt = shift.attempt(claimed, Stage.SEND, outcome, began=began, ended=shift.clock(), exchange=finding.exchange)
     attempt = replace(attempt, outcome=f"probe: {finding.verdict}")
     # "Absent" counts only when the target had time to show what it may have booked.
-    asked_at = doubt.doubted_for - (shift.clock() - began)
-    if event is Event.ABSENT and asked_at < window.endpoint.visible_after:
-        rest = window.endpoint.visible_after - doubt.doubted_for
-        shift.store.put_off_doubt(claimed.id, attempt=attempt, again_in=max(rest, FIRST_PROBE))
+    rest = window.endpoint.visible_after - doubt.doubted_for
+    if event is Event.ABSENT and rest > timedelta(0):
+        shift.store.put_off_doubt(claimed.id, of_claim=claimed.token, attempt=attempt, again_in=max(rest, FIRST_PROBE))
         return
-    queues = shift.store.settle_doubt(claimed.id, event, actor=shift.actor, attempt=attempt, document=finding.document)
+    queues = shift.store.settle_doubt(
+        claimed.id,
+        event,
+        actor=shift.actor,
+        of_claim=claimed.token,
+        attempt=attempt,
+        document=finding.document,
+    )
     shift.telemetry.event(
         f"doubt {finding.verdict}", delivery=claimed.id, endpoint=window.endpoint.name, document=finding.document
     )

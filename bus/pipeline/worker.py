@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bus.errors import Exchange, PermanentFailure
@@ -42,15 +43,36 @@ class Shift:
     stop: threading.Event
     still_alive: Callable[[], bool]
     """Whether this worker's own lease was beaten recently enough to call anybody."""
+    claims: set[str] = field(default_factory=set)
+    """Tokens of the claims being worked on; `tend` gives back what the store holds under any other."""
 
     @property
     def actor(self) -> Actor:
         return Actor(name=self.worker)
 
-    def claim(self, queue: str, *, limit: int = BATCH) -> list[Claimed]:
+    @contextmanager
+    def claim(self, queue: str, *, limit: int = BATCH, trial: bool = False) -> Iterator[list[Claimed]]:
+        """A batch to work on, ours until the end of the block; whatever is not settled by then is given back."""
         if self.stop.is_set() or not self.still_alive():
-            return []
-        return self.store.claim(queue, worker=self.worker, token=self.new_token(), limit=limit)
+            yield []
+            return
+        token = self.new_token()
+        self.claims.add(token)  # before the claim: its answer may be lost after the store committed it
+        try:
+            if trial:
+                yield self.store.claim_trial(queue, worker=self.worker, token=token)
+            else:
+                yield self.store.claim(queue, worker=self.worker, token=token, limit=limit)
+        finally:
+            self.claims.discard(token)
+
+    def tend(self) -> None:
+        """Give back what the store holds for this worker and nobody works on: a claim whose answer was lost, a batch
+        that ended with an error. Called with every beat of the heart."""
+        actor = Actor(name=self.worker, reason="claimed, and not worked on")
+        queues = self.store.bury_worker(self.worker, actor=actor, besides=frozenset(self.claims))
+        if queues:
+            self.wake(queues)
 
     def settle(self, ended: Sequence[Ended]) -> None:
         """Store the outcomes, then wake whoever has work now."""

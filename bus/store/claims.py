@@ -19,8 +19,8 @@ from bus.store.transaction import SqlTransaction
 from bus.store.work import chunks
 
 _RUNNING = (str(State.CLAIMED), str(State.SENDING))
-_TRIALS = 32
-"""Lane heads looked at for one that may run as a trial."""
+_TRIALS = 1_000
+"""The oldest READY looked at for the head of a lane that was tried least."""
 
 
 def claim(database: Database, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
@@ -79,8 +79,10 @@ def claim_trial(database: Database, queue: str, *, worker: str, token: str) -> l
     """See MessageStore.claim_trial."""
     with database.write() as connection:
         d = t.delivery.c
-        candidates = connection.execute(_candidates(queue).order_by(d.tries, d.id).limit(_TRIALS))
-        taken = [row.id for row in candidates if _is_head(connection, row)][:1]
+        oldest = connection.execute(_candidates(queue).add_columns(d.tries).order_by(d.id).limit(_TRIALS))
+        one_of_each = {(row.lane if _is_laned(row) else -row.id): row for row in reversed(oldest.all())}
+        by_tries = sorted(one_of_each.values(), key=lambda row: (row.tries, row.id))
+        taken = list(itertools.islice((row.id for row in by_tries if _is_head(connection, row)), 1))
         if taken:
             connection.execute(update(t.delivery).where(d.id.in_(taken)).values(tries=d.tries + 1))
         return _take(database, connection, taken, worker=worker, token=token)
@@ -137,6 +139,14 @@ def endpoint_is_open(connection: Connection, queue: str) -> bool:
         return True
     state = connection.execute(select(t.endpoint.c.state).where(t.endpoint.c.name == name)).scalar()
     return state in (None, "open")
+
+
+def has_ready(database: Database, queue: str) -> bool:
+    """See MessageStore.has_ready."""
+    d = t.delivery.c
+    query = select(d.id).where(d.queue == queue, d.state == str(State.READY)).order_by(d.changed_at).limit(1)
+    with database.read() as connection:
+        return connection.execute(query).first() is not None
 
 
 def mark_sending(database: Database, delivery: int, token: str) -> bool:

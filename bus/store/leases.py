@@ -45,6 +45,16 @@ def leases(database: Database) -> dict[str, tuple[str, int]]:
         return {row.name: (row.holder, row.counter) for row in connection.execute(select(t.lease))}
 
 
+def end_lease(database: Database, name: str, *, seen: tuple[str, int]) -> bool:
+    """See MessageStore.end_lease."""
+    holder, counter = seen
+    with database.write() as connection:
+        ended = connection.execute(
+            delete(t.lease).where(_L.name == name, _L.holder == holder, _L.counter == counter).returning(_L.name)
+        )
+        return ended.first() is not None
+
+
 def drop_lease(database: Database, name: str, holder: str) -> None:
     with database.write() as connection:
         connection.execute(delete(t.lease).where(_L.name == name, _L.holder == holder))

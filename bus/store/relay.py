@@ -46,17 +46,21 @@ def queues_with_work(database: Database, *, queues: Collection[str], older_than:
         found: set[str] = set()
         for queue in queues:
             oldest = connection.execute(
-                select(_D.changed_at).where(_D.queue == queue, _D.state == str(State.READY)).order_by(_D.id).limit(1)
+                select(_D.changed_at)
+                .where(_D.queue == queue, _D.state == str(State.READY))
+                .order_by(_D.changed_at)
+                .limit(1)
             ).scalar()
-            if oldest is not None and oldest <= now - older_than and queue.removeprefix("send.") not in shut:
+            if oldest is not None and oldest <= now - older_than:
                 found.add(queue)
         doubts = select(_D.queue).where(_D.state == str(State.IN_DOUBT), _D.due_at <= now).distinct()
         found.update(connection.execute(doubts).scalars())
         checks = select(t.endpoint.c.name).where(
             t.endpoint.c.state == "tripped", or_(t.endpoint.c.check_at.is_(None), t.endpoint.c.check_at <= now)
         )
-        found.update(f"send.{name}" for name in connection.execute(checks).scalars())
-        return found
+        due_checks = {f"send.{name}" for name in connection.execute(checks).scalars()}
+        shut_queues = {f"send.{name}" for name in shut}
+        return (found - shut_queues | due_checks) & set(queues)
 
 
 def workers_without_lease(database: Database) -> set[str]:
@@ -67,16 +71,18 @@ def workers_without_lease(database: Database) -> set[str]:
         return set(connection.execute(query).scalars())
 
 
-def bury_worker(database: Database, worker: str, *, actor: Actor) -> set[str]:
+def bury_worker(database: Database, worker: str, *, actor: Actor, besides: Collection[str] = ()) -> set[str]:
     """See MessageStore.bury_worker."""
     queues: set[str] = set()
+    held = in_state(_D.state, *HELD)
+    query = select(_D.id).where(_D.worker == worker, held, _D.token.not_in(list(besides))).limit(_BURY)
     while True:
+        with database.read() as connection:
+            numbers = list(connection.execute(query).scalars())
+        if not numbers:
+            return queues
         with database.write() as connection:
             transaction = SqlTransaction(database, connection)
-            held = in_state(_D.state, *HELD)
-            numbers = list(connection.execute(select(_D.id).where(_D.worker == worker, held).limit(_BURY)).scalars())
-            if not numbers:
-                return queues
             claimed = list(load(connection, numbers))
             lanes: set[LaneKey] = {c.lane for c in claimed if c.lane is not None}
             transaction.lock_lanes(dict.fromkeys(lanes, 0))

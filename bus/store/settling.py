@@ -135,9 +135,18 @@ class Settling(Planning):
         self.add_attempts(attempts, late=True)
 
     def move(
-        self, numbers: Sequence[int], event: Event, *, expected: State, actor: Actor | None = None, **values: Any
+        self,
+        numbers: Sequence[int],
+        event: Event,
+        *,
+        expected: State,
+        actor: Actor | None = None,
+        of_claim: str | None = None,
+        **values: Any,
     ) -> Moved:
         """Let an event happen to the deliveries that are in the expected state; others are left alone.
+
+        `of_claim`: only to those that are in this state since the claim with this token.
 
         With an actor it is a deed and stands in the journal. `values` are columns to set besides.
         """
@@ -164,8 +173,9 @@ class Settling(Planning):
         tails = self.lock_lanes(Counter(lanes.values()))
         moved = Moved()
         changes, journal = [], []
+        fits = [d.state == str(expected), *([d.token == of_claim] if of_claim is not None else [])]
         for part in chunks(sorted(numbers)):
-            query = select(*columns).where(d.id.in_(part), d.state == str(expected)).order_by(d.id).with_for_update()
+            query = select(*columns).where(d.id.in_(part), *fits).order_by(d.id).with_for_update()
             for row in self.connection.execute(query):
                 lane = lanes.get(row.id)
                 laned = lane is not None and is_laned_now(row.destination, Stage(values.get("stage", row.stage)))

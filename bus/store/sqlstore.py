@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import func, select, update
 
@@ -48,6 +49,9 @@ class SqlStore:
     def claim_trial(self, queue: str, *, worker: str, token: str) -> list[Claimed]:
         return claims.claim_trial(self.database, queue, worker=worker, token=token)
 
+    def has_ready(self, queue: str) -> bool:
+        return claims.has_ready(self.database, queue)
+
     def mark_sending(self, delivery: int, token: str) -> bool:
         return claims.mark_sending(self.database, delivery, token)
 
@@ -57,30 +61,43 @@ class SqlStore:
     # -- doubts and deeds ---------------------------------------------------------------------------------------------
 
     def settle_doubt(
-        self, delivery: int, event: Event, *, actor: Actor, attempt: AttemptRecord | None = None, document: str = ""
+        self,
+        delivery: int,
+        event: Event,
+        *,
+        actor: Actor,
+        of_claim: str | None = None,
+        attempt: AttemptRecord | None = None,
+        document: str = "",
     ) -> set[str]:
-        values: dict[str, object] = {"token": ""}
+        values: dict[str, Any] = {"token": ""}
         if document:
             values["document"] = storable(document)
         with self.transaction() as transaction:
             # Lanes before deliveries: an attempt locks its delivery, so it comes after the move.
-            queues = transaction.move([delivery], event, expected=State.IN_DOUBT, actor=actor, **values).queues
+            queues = transaction.move(
+                [delivery], event, expected=State.IN_DOUBT, actor=actor, of_claim=of_claim, **values
+            ).queues
             if attempt is not None:
                 transaction.add_attempts([attempt])
             return queues
 
-    def put_off_doubt(self, delivery: int, *, attempt: AttemptRecord | None, again_in: timedelta | None) -> None:
+    def put_off_doubt(
+        self, delivery: int, *, of_claim: str, attempt: AttemptRecord | None, again_in: timedelta | None
+    ) -> None:
         d = t.delivery.c
         with self.transaction() as transaction:
             if attempt is not None:
                 transaction.add_attempts([attempt])
             due = transaction.now + again_in if again_in is not None else None
             transaction.execute(
-                update(t.delivery).where(d.id == delivery, d.state == str(State.IN_DOUBT)).values(due_at=due)
+                update(t.delivery)
+                .where(d.id == delivery, d.state == str(State.IN_DOUBT), d.token == of_claim)
+                .values(due_at=due)
             )
 
     def move(
-        self, deliveries: Sequence[int], event: Event, *, expected: State, actor: Actor, **values: object
+        self, deliveries: Sequence[int], event: Event, *, expected: State, actor: Actor, **values: Any
     ) -> set[str]:
         with self.transaction() as transaction:
             return transaction.move(deliveries, event, expected=expected, actor=actor, **values).queues
@@ -118,8 +135,11 @@ class SqlStore:
     def queues_with_work(self, *, queues: Collection[str], older_than: timedelta) -> set[str]:
         return relay.queues_with_work(self.database, queues=queues, older_than=older_than)
 
-    def bury_worker(self, worker: str, *, actor: Actor) -> set[str]:
-        return relay.bury_worker(self.database, worker, actor=actor)
+    def bury_worker(self, worker: str, *, actor: Actor, besides: Collection[str] = ()) -> set[str]:
+        return relay.bury_worker(self.database, worker, actor=actor, besides=besides)
+
+    def end_lease(self, name: str, *, seen: tuple[str, int]) -> bool:
+        return leases.end_lease(self.database, name, seen=seen)
 
     def workers_without_lease(self) -> set[str]:
         return relay.workers_without_lease(self.database)

@@ -212,6 +212,7 @@ Index(
     sqlite_where=text("stands = 1"),  # SQLite uses the index only where a query spells it the same way
 )
 _partial("ix_delivery_ready", "state = 'READY'", delivery.c.queue, delivery.c.id)
+_partial("ix_delivery_ready_since", "state = 'READY'", delivery.c.queue, delivery.c.changed_at)
 _partial("ix_delivery_due", "state = 'RETRYING'", delivery.c.due_at)
 _partial("ix_delivery_doubt", "state = 'IN_DOUBT'", delivery.c.queue, delivery.c.due_at)
 _partial("ix_delivery_held", "state IN ('CLAIMED', 'SENDING')", delivery.c.worker)

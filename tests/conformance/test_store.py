@@ -405,7 +405,7 @@ def test_a_doubt_is_probed_when_it_is_due_and_then_put_off(store: SqlStore) -> N
 def test_a_doubt_can_be_left_to_people(store: SqlStore) -> None:
     number = _in_doubt(store)
 
-    store.put_off_doubt(number, attempt=None, again_in=None)
+    store.put_off_doubt(number, of_claim=rows(store, t.delivery)[0].token, attempt=None, again_in=None)
 
     assert store.claim_doubts(SEND, limit=10, again_in=SECOND) == []
     assert states(store)[0] is State.IN_DOUBT
@@ -435,7 +435,7 @@ def test_a_doubt_is_decided_once(store: SqlStore) -> None:
 
     store.settle_doubt(number, Event.FOUND, actor=TEST)
     queues = store.settle_doubt(number, Event.ABSENT, actor=TEST)
-    store.put_off_doubt(number, attempt=None, again_in=SECOND)
+    store.put_off_doubt(number, of_claim=rows(store, t.delivery)[0].token, attempt=None, again_in=SECOND)
 
     assert queues == set()
     assert states(store)[0] is State.DELIVERED

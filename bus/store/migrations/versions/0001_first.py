@@ -237,6 +237,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'READY'"),
     )
     op.create_index(
+        "ix_delivery_ready_since",
+        "delivery",
+        ["queue", "changed_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'READY'"),
+        sqlite_where=sa.text("state = 'READY'"),
+    )
+    op.create_index(
         "ix_delivery_running",
         "delivery",
         ["lane"],
