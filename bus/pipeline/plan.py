@@ -68,9 +68,7 @@ def _bus_lane(opened: Opened, catalogue: Catalogue) -> LaneKey | None:
     return LaneKey(BUS, opened.message.subject) if colon and kind in catalogue.entering_kinds else None
 
 
-def _standing_bus_lanes(
-    entries: Sequence[Entry], catalogue: Catalogue, transaction: Transaction
-) -> set[LaneKey]:
+def _standing_bus_lanes(entries: Sequence[Entry], catalogue: Catalogue, transaction: Transaction) -> set[LaneKey]:
     """Lock the bus lanes of all subjects first; those in which something stands."""
     lanes = {lane for entry in entries if (lane := _bus_lane(entry.opened, catalogue)) is not None}
     transaction.lock_lanes(dict.fromkeys(lanes, 0))

@@ -214,8 +214,7 @@ def _write_children(ours: Sequence[Ended], catalogue: Catalogue, transaction: Tr
             )
             if claimed.destination == BUS:
                 entries += [
-                    Entry(k, c.opened, c.selections, out_of=claimed.lane)
-                    for k, c in zip(kept, e.children, strict=True)
+                    Entry(k, c.opened, c.selections, out_of=claimed.lane) for k, c in zip(kept, e.children, strict=True)
                 ]
             else:
                 parts += [_part(e.settled, k, index) for index, k in enumerate(kept)]
