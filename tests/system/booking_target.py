@@ -26,7 +26,7 @@ class Act(Enum):
     BOOK_THEN_CUT = auto()
     CUT = auto()
     BOOK_THEN_HOLD = auto()
-    """Books, says nothing until released, then ends the connection."""
+    """Books, says nothing until released, then answers."""
     HOLD = auto()
     """Reads, books nothing, says nothing until released, then ends the connection."""
     HOLD_THEN_BOOK = auto()
@@ -175,6 +175,8 @@ class BookingTarget:
             return act, ""
         if act in (Act.HOLD, Act.BOOK_THEN_HOLD, Act.HOLD_THEN_BOOK):
             self._released.wait()
+        if act is Act.BOOK_THEN_HOLD:
+            return 201, number
         if act is not Act.HOLD_THEN_BOOK:
             return None
         with self._changed:

@@ -18,6 +18,13 @@ def bus(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[RunningBus]:
         yield running
 
 
+@pytest.fixture
+def patient_bus(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[RunningBus]:
+    """As `bus`, but its calls may take longer than a test waits for anything."""
+    with running_bus(tmp_path / "project", store_url, vhost.amqp_url, timeout=60) as running:
+        yield running
+
+
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def shared_bus(
     request: pytest.FixtureRequest, rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory

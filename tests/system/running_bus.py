@@ -268,6 +268,12 @@ class RunningBus:
         for process in ended:
             process.wait(PATIENCE)
 
+    def wait_for_router(self) -> None:
+        """Return when the router that runs now is sent what arrives."""
+        log = sorted(self.folder.glob("router-*.log"), key=lambda path: path.stat().st_mtime_ns)[-1]
+        opened = f'"event": "consumer opened", "queue": "{INBOUND}"'
+        assert until(lambda: opened in log.read_text()), self.tail()
+
     def told(self, event: str, **fields: object) -> list[dict[str, Any]]:
         """What the processes logged of this event, in each process's order."""
         found = []
@@ -288,7 +294,10 @@ class RunningBus:
         assert outcomes == [None] * len(facts)
 
     def ready(self, queue: str = INBOUND) -> int:
-        """Messages of a queue that nobody holds: those sent to a consumer and not acknowledged do not count."""
+        """Messages of a queue that nobody holds: those sent to a consumer and not acknowledged do not count.
+
+        0 is also what a quorum queue's leader says that is too busy to look (RabbitMQ 3.10).
+        """
         connection = pika.BlockingConnection(pika.URLParameters(self.broker_url))
         try:
             return int(connection.channel().queue_declare(queue, passive=True).method.message_count)

@@ -9,6 +9,7 @@ FACTS = [a_step(str(4000 + number % 5), number) for number in range(20)]
 
 
 def test_promise_1_a_router_killed_before_its_commit_loses_nothing(bus: RunningBus) -> None:
+    bus.wait_for_router()
     with locked_for_writers(bus.store_url):
         bus.publish(*FACTS)
         assert until(lambda: bus.ready() == 0)  # the router has them all, and cannot commit them
@@ -30,6 +31,7 @@ def test_promise_1_a_router_killed_between_commit_and_ack_gets_everything_again_
     with TcpLine(bus.broker_url) as line:
         bus.kill("router")
         bus.start("router", broker_url=line.url)
+        bus.wait_for_router()
         with locked_for_writers(bus.store_url):
             bus.publish(*FACTS)
             assert until(lambda: bus.ready() == 0)

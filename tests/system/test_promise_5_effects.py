@@ -98,21 +98,26 @@ def test_promise_5_a_worker_killed_in_mid_send_leaves_a_doubt_that_is_asked_for_
 
 
 def test_promise_5_a_worker_that_was_stopped_and_wakes_sends_nothing_that_is_no_longer_its_own(
-    bus: RunningBus,
+    patient_bus: RunningBus,
 ) -> None:
+    bus = patient_bus
     bus.ledger.will("a", 0, Act.BOOK_THEN_HOLD)
+    bus.kill("worker")
     bus.publish(*(a_step("a", step, "ledger") for step in range(5)))
+    assert until(lambda: len(bus.states("a")) == 5)
+    bus.start("worker")  # takes all five at once
     bus.ledger.wait_for_post("a", 0)
+    assert until(lambda: bus.states("a") == ["SENDING"] + ["CLAIMED"] * 4)
     bus.send("worker", signal.SIGSTOP)
     sleeper = bus.processes.pop("worker")
     try:
         bus.start("worker")
-        bus.ledger.wait_for_steps("a", range(5))  # the other one asked, and went on
+        bus.ledger.wait_for_steps("a", range(5))  # the other one asked about the first, and sent the rest
         bus.ledger.release()
     finally:
         sleeper.send_signal(signal.SIGCONT)
         bus.processes["sleeper"] = sleeper
-    assert until(lambda: bool(bus.told("delivery late")))
+    assert until(lambda: bool(bus.told("delivery late")))  # the first one went well, and it goes on
 
     bus.publish(a_step("a", 5, "ledger"))
     bus.ledger.wait_for_steps("a", range(6))

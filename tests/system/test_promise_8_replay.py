@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bus.model.message import Message, delivery_key
+from bus.model.message import delivery_key
+from bus.testing import a_message
 from tests.system.running_bus import RunningBus, a_step, until
 
 
@@ -44,9 +45,7 @@ def test_promise_8_repeating_a_finished_delivery_is_a_new_one_with_its_number_in
     repeated = bus.deliveries("done-one")[2]
     assert (repeated.message, repeated.replay) == (done.message, 1)
     assert repeated.place > bus.deliveries("done-one")[1].place
-    message = Message(
-        id="test.step.v1 done-one-1", type="", system="mes", site="", subject="", content_type="", body=b""
-    )
+    message = a_message(id="test.step.v1 done-one-1", system="mes")
     assert [row.key for row in (done, repeated)] == [
         delivery_key(message, route="steps-to-keeper", replay=number) for number in (0, 1)
     ]
