@@ -22,14 +22,13 @@ from bus.errors import ConfigurationError, NotAvailable
 from bus.model.secret import Secret
 from bus.model.system import Endpoint
 from bus.model.topology import ENGINE, Topology, definitions, plan_topology
-from bus.ports import Adapter, AdapterFactory
+from bus.ports import Adapter, AdapterFactory, Telemetry
 from bus.project import Project
 from bus.secret_references import resolve_secret, revealed
 from bus.settings import PRIVATE
 from bus.store import schema
 from bus.store.engine import Database
 from bus.store.sqlstore import SqlStore
-from bus.telemetry.logs import LogTelemetry
 from bus.workers.broker import HintBroker
 from bus.workers.hints import DramatiqHints
 
@@ -181,7 +180,7 @@ def private_node(project: Project) -> Iterator[PrivateNode]:
 # --- hints -----------------------------------------------------------------------------------------------------------
 
 
-def hint_broker(project: Project, telemetry: LogTelemetry, concurrency: Mapping[str, int]) -> HintBroker:
+def hint_broker(project: Project, telemetry: Telemetry, concurrency: Mapping[str, int]) -> HintBroker:
     topology = topology_of(project)
     arguments = {queue.name: queue.arguments for queue in topology.queues if queue.name in project.catalogue.queues}
     return HintBroker(
@@ -189,7 +188,7 @@ def hint_broker(project: Project, telemetry: LogTelemetry, concurrency: Mapping[
     )
 
 
-def wake_for(project: Project, telemetry: LogTelemetry) -> Callable[[Collection[str]], None]:
+def wake_for(project: Project, telemetry: Telemetry) -> Callable[[Collection[str]], None]:
     """What puts hints on queues; it never raises for a broker that is away, the relay heals."""
     return DramatiqHints(hint_broker(project, telemetry, {}), telemetry=telemetry).wake
 

@@ -33,6 +33,21 @@ def readable(body: bytes, content_type: str, *, limit: int = SHOWN) -> str:
     return plain(text)
 
 
+def readable_exchange(raw: bytes, *, limit: int = SHOWN) -> str:
+    """What went over the wire: HTTP's head as it was, its body laid out by the content type the head names."""
+    head, blank, body = raw.partition(b"\r\n\r\n")
+    first, _, fields = head.decode("latin-1").partition("\r\n")
+    if not blank or "HTTP/1." not in first:
+        return readable(raw, "", limit=limit)
+    content_type = ""
+    for line in fields.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "content-type":
+            content_type = value.strip().lower()
+    shown = plain(head.decode("utf-8", "replace"))
+    return f"{shown}\n\n{readable(body, content_type, limit=limit)}" if body else shown
+
+
 def _json_lines(text: str) -> Iterator[str]:
     pieces = _JSON.findall(text)
     depth = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +30,7 @@ class Desk:
     folder: Path | None = None
     debug: bool = False
     out: Output = field(default_factory=Output)
+    told_of_hints: bool = False
 
     @cached_property
     def settings(self) -> Settings:
@@ -78,11 +80,27 @@ class Desk:
             return
         try:
             from bus.bootstrap import wake_for
-            from bus.telemetry.logs import LogTelemetry
 
-            wake_for(self.project, LogTelemetry("cli"))(queues)
+            wake_for(self.project, _Hints(self._not_woken))(queues)
         except BusError as error:
-            self.out.say(f"The workers could not be woken ({error}). The relay does it when it runs.")
+            self._not_woken(str(error))
+
+    def _not_woken(self, why: str) -> None:
+        if self.told_of_hints:
+            return
+        self.told_of_hints = True
+        self.out.say(f"It is done; but the workers could not be woken ({why}). The relay finds the work when it runs.")
+
+
+@dataclass(frozen=True)
+class _Hints:
+    """The port Telemetry for a command: that hints could not be put is said, all else is for the processes' logs."""
+
+    not_put: Callable[[str], None]
+
+    def event(self, name: str, **fields: object) -> None:
+        if name in ("hints not put", "hint not put"):
+            self.not_put(str(fields.get("error", "")))
 
 
 def quiet_libraries() -> None:

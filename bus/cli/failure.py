@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
-from bus.cli.bodies import readable
+from bus.cli.bodies import readable, readable_exchange
 from bus.cli.output import WIDE, Column, Output, number, styled
-from bus.cli.texts import counted, duration, one_line, outcome, plain
+from bus.cli.texts import clock, counted, duration, one_line, outcome, plain
 from bus.model.causes import remedy
 from bus.model.delivery import State
 from bus.model.message import BUS
@@ -19,6 +20,7 @@ from bus.model.message import BUS
 if TYPE_CHECKING:
     from bus.model.catalogue import Catalogue
     from bus.store.failures import DeliveryDetail
+    from bus.store.views import AttemptLine
 
 EXCHANGE = 3_000
 """Letters shown of what was sent and of what came back."""
@@ -92,7 +94,7 @@ def failure_parts(detail: DeliveryDetail, catalogue: Catalogue | None, out: Outp
             ("worker deaths", line.deaths or None),
             ("key", line.key),
             ("document", line.document),
-            ("tried again", _due(detail)),
+            (_due_name(detail), _due(detail)),
             *((f"{role} support", text) for role, text in supporters(detail, catalogue).items()),
         )
     )
@@ -104,44 +106,80 @@ def failure_parts(detail: DeliveryDetail, catalogue: Catalogue | None, out: Outp
         yield Text(f"  {command}")
 
 
+def _due_name(detail: DeliveryDetail) -> str:
+    return "target is asked" if State(detail.line.state) is State.IN_DOUBT else "tried again"
+
+
 def _due(detail: DeliveryDetail) -> str:
-    state = State(detail.line.state)
-    if state is State.IN_DOUBT and detail.retry_after is None:
-        return "never by itself: the target cannot be asked, a person decides"
     if detail.retry_after is None:
-        return ""
-    what = "the target is asked" if state is State.IN_DOUBT else "due"
-    return f"{what} in {duration(detail.retry_after)}" if detail.retry_after.total_seconds() > 0 else f"{what} now"
+        in_doubt = State(detail.line.state) is State.IN_DOUBT
+        return "never: it cannot be asked, a person decides" if in_doubt else ""
+    return f"in {duration(detail.retry_after)}" if detail.retry_after.total_seconds() > 0 else "now"
 
 
 def _exchange(detail: DeliveryDetail) -> Iterator[RenderableType]:
+    """What was sent and answered: first the newest attempt to deliver, which is what a doubt is about; then a probe."""
     exchanged = [attempt for attempt in detail.attempts if attempt.sent or attempt.received]
-    if exchanged:
-        last = exchanged[-1]
-        for title, body in (("Sent", last.sent), ("Answered", last.received)):
-            if body:
-                yield Panel(
-                    Text(readable(body, "", limit=EXCHANGE)), title=title, title_align="left", border_style="dim"
-                )
+    tries = [attempt for attempt in exchanged if not attempt.is_probe]
+    if tries:
+        yield from _wire(tries[-1], "Sent", "Answered")
     elif detail.output is not None:
         type_name, content_type, body = detail.output
-        yield Panel(
-            Text(readable(body, content_type, limit=EXCHANGE)),
-            title=Text(f"To be sent: {type_name}"),
-            title_align="left",
-            border_style="dim",
-        )
+        yield _framed(f"To be sent: {type_name}", readable(body, content_type, limit=EXCHANGE))
+    if exchanged and exchanged[-1].is_probe:
+        yield from _wire(exchanged[-1], "Asked whether it has it", "Answered to that")
+
+
+def _wire(attempt: AttemptLine, sent: str, answered: str) -> Iterator[RenderableType]:
+    if attempt.sent:
+        yield _framed(f"{sent}, {clock(attempt.began_at)}", readable_exchange(attempt.sent, limit=EXCHANGE))
+    if attempt.received:
+        yield _framed(f"{answered}, {clock(attempt.ended_at)}", readable_exchange(attempt.received, limit=EXCHANGE))
+    elif attempt.sent:
+        yield Text("No answer came to it.", style="dim")
+
+
+def _framed(title: str, text: str) -> Panel:
+    return Panel(Text(text), title=Text(title), title_align="left", border_style="dim")
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Attempts in a row that ended alike: the last of them, and how many they are."""
+
+    last: AttemptLine
+    count: int = 1
+
+
+def _alike(attempts: Sequence[AttemptLine]) -> list[_Alike]:
+    found: list[_Alike] = []
+    for attempt in attempts:
+        if found and _ending(found[-1].last) == _ending(attempt):
+            found[-1] = replace(found[-1], last=attempt, count=found[-1].count + 1)
+        else:
+            found.append(_Alike(attempt))
+    return found
+
+
+def _ending(attempt: AttemptLine) -> tuple[object, ...]:
+    return attempt.outcome, attempt.late, attempt.cause, attempt.detail, attempt.stage
+
+
+def _outcome(alike: _Alike) -> str:
+    late = " (late)" if alike.last.late else ""
+    times = f", {alike.count} times" if alike.count > 1 else ""
+    return f"{outcome(alike.last.outcome)}{late}{times}"
 
 
 def _history(detail: DeliveryDetail, out: Output) -> Iterator[RenderableType]:
     if detail.attempts:
         yield out.table(
-            detail.attempts[-10:],
-            Column("Attempt", lambda a: a.began_at),
-            Column("Took", lambda a: duration(a.ended_at - a.began_at), right=True),
-            Column("Outcome", lambda a: f"{outcome(a.outcome)}{' (late)' if a.late else ''}"),
-            Column("Why", lambda a: one_line(f"{a.cause} {a.detail}")[:160]),
-            Column("Worker", lambda a: a.worker, room=WIDE),
+            _alike(detail.attempts)[-10:],
+            Column("Attempt", lambda a: a.last.began_at),
+            Column("Took", lambda a: duration(a.last.ended_at - a.last.began_at), right=True),
+            Column("Outcome", _outcome),
+            Column("Why", lambda a: one_line(f"{a.last.cause} {a.last.detail}")[:400]),
+            Column("Worker", lambda a: a.last.worker, room=WIDE),
         )
     deeds = [row for row in detail.journal if row.actor.startswith("person:")]
     if deeds:

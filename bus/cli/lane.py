@@ -10,7 +10,7 @@ from rich.text import Text
 from bus.cli.desk import desk
 from bus.cli.frame import BusGroup, more_note, paged
 from bus.cli.output import WIDE, Column, number, styled
-from bus.cli.texts import counted, plain
+from bus.cli.texts import plain
 
 if TYPE_CHECKING:
     from bus.store.lane_views import LaneLine
@@ -68,7 +68,7 @@ def show(name: str, limit: int, everything: bool) -> None:
         return
     line = detail.line
     if line is None:
-        work.out.say(f"Nothing stands in lane {detail.lane}: {counted(detail.tail, 'delivery')} went through it.")
+        work.out.say(f"Nothing stands in lane {detail.lane}: what went through it is done.")
         return
     if line.blocked_by:
         work.out.print(

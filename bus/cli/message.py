@@ -43,6 +43,7 @@ def message() -> None:
 @click.option("--system", default="", help="Stated by this system.")
 @click.option("--subject", default="", help="About this: order:4711.")
 @click.option("--correlation", default="", help="Of this correlation id.")
+@click.option("--document", default="", help="That a target booked under this number: 4900000123/2026.")
 @click.option(
     "--state",
     type=click.Choice(STATES, case_sensitive=False),
@@ -59,6 +60,7 @@ def list_(
     system: str,
     subject: str,
     correlation: str,
+    document: str,
     state: str | None,
     since: datetime | None,
     until: datetime | None,
@@ -69,7 +71,7 @@ def list_(
     """Messages, newest first. --state invalid, refused, conflict or duplicate lists what did not become one."""
     work = desk()
     if state in RECEIPTS:
-        if subject or correlation or where:
+        if subject or correlation or document or where:
             raise click.UsageError(f"--state {state} goes with --type, --system, --since and --until only")
         _list_receipts(work, str(state), type_name, system, since, until, limit, everything)
         return
@@ -80,6 +82,7 @@ def list_(
         system=system,
         subject=_normal(subject, work) if subject else "",
         correlation=correlation,
+        document=document,
         state=State(state.upper().replace("-", "_")) if state not in (None, UNROUTED) else None,
         unrouted=state == UNROUTED,
         since=since,
@@ -215,7 +218,7 @@ def _list_receipts(
     if not everything:
         more_note(page.more, exact=page.more_is_exact, looked_at=page.looked_at)
         if lines:
-            work.out.say(f"What came, byte for byte: bus message show R{lines[0].receipt}")
+            work.out.say(f"What came: bus message show R{lines[0].receipt}")
 
 
 # --- show ------------------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def _deliveries(detail: MessageDetail, out: Output) -> Iterable[RenderableType]:
 
 
 def receipt_parts(detail: ReceiptDetail, out: Output) -> Iterator[RenderableType]:
-    """Why it did not become a message, what to do, and what came, byte for byte."""
+    """Why it did not become a message, what to do, and what came."""
     from bus.model.causes import remedy
 
     line = detail.line

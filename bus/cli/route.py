@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -174,22 +175,58 @@ def _name(file: IO[bytes]) -> str:
 
 @route.command("try")
 @_document
-def try_(file: IO[bytes], type_name: str, system: str, site: str, subject: str, content_type: str) -> int:
+@click.option("--exact", is_flag=True, help="Print only the bytes each receiver would get, exactly as they are.")
+@click.option("--to", default="", help="With --exact: only what this endpoint would get.")
+def try_(
+    file: IO[bytes],
+    type_name: str,
+    system: str,
+    site: str,
+    subject: str,
+    content_type: str,
+    exact: bool,
+    to: str,
+) -> int:
     """What each receiver would get of the document, through re-entry too. Nothing is sent, nothing is stored."""
     from bus.control.rehearse import rehearse
 
     work = desk()
+    if exact and work.out.format != "table":
+        raise click.UsageError("--exact prints bytes; -o json and -o ndjson have them as text")
+    if to and not exact:
+        raise click.UsageError("--to goes with --exact")
+    if to and to not in work.settings.endpoints:
+        raise click.BadParameter(
+            f"{plain(to)!r} is not one of {', '.join(work.settings.endpoints) or 'none'}", param_hint="--to"
+        )
     opened = _opened(work, file, type_name, system, site, subject, content_type)
     rehearsal = rehearse(opened, work.project.catalogue)
-    work.out.one(_as_value(rehearsal), lambda: _parts(rehearsal))
     failed = list(rehearsal.failures())
+    if exact:
+        _print_exact(rehearsal, to, work)
+        return FOUND_BAD if failed else OK
+    work.out.one(_as_value(rehearsal), lambda: _parts(rehearsal))
     if work.out.format == "table":
         sent = sum(len(step.outputs) for step in rehearsal.sent())
         work.out.say(
             f"{counted(sent, 'document')} would be sent, {counted(len(failed), 'delivery')} would be dead. "
-            "Bodies are laid out for reading; -o json has them byte for byte."
+            "Long bodies are laid out for reading; --exact prints them byte for byte."
         )
     return FOUND_BAD if failed else OK
+
+
+def _print_exact(rehearsal: Rehearsal, to: str, work: Desk) -> None:
+    """Each body as it would be sent, on stdout; what it is on stderr. Only between two bodies a line is ended."""
+    out = sys.stdout.buffer
+    chosen = [(step, made) for step in rehearsal.sent() for made in step.outputs if to in ("", step.route.to)]
+    for place, (step, made) in enumerate(chosen, start=1):
+        work.out.say(f"to {step.route.to}: {made.type}, {made.content_type}, {len(made.body):,} bytes")
+        out.write(made.body if place == len(chosen) or made.body.endswith(b"\n") else made.body + b"\n")
+        out.flush()
+    for step in rehearsal.failures():
+        work.out.say(f"to {step.route.to}: would be dead: {step.failure}", style="red")
+    if not chosen:
+        work.out.say("Nothing would be sent.")
 
 
 def _as_value(rehearsal: Rehearsal) -> dict[str, Any]:

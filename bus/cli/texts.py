@@ -6,8 +6,11 @@ from datetime import datetime, timedelta
 
 
 def plain(value: object) -> str:
-    """The text without anything a terminal would obey: control characters and the like show as a replacement."""
-    text = str(value)
+    """The text without anything a terminal would obey: control characters and the like show as a replacement.
+
+    A carriage return that ends a line (as in HTTP) is left out; one inside a line could overwrite it, and shows.
+    """
+    text = str(value).replace("\r\n", "\n")
     if text.isprintable():
         return text
     return "".join(

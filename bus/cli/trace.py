@@ -45,7 +45,7 @@ def _grow(tree: Tree, message: TracedMessage, begin: datetime, asked: int) -> No
         "  ",
         plain(line.type),
         (f"  {plain(line.system)} at {plain(line.site)}" if line.parent is None else "", "dim"),
-        ("  ← asked for" if line.number == asked else "", "bold"),
+        ("  ← the message asked for" if line.number == asked else "", "bold"),
     )
     branch = tree.add(label)
     if not message.deliveries:

@@ -25,6 +25,7 @@ from bus.store.views import (
     delivery_line,
     in_state,
     journal_of,
+    newest_try_of,
     select_deliveries,
 )
 
@@ -169,6 +170,7 @@ class DeliveryDetail:
     output: tuple[str, str, bytes] | None
     """(type, content type, body) that its transform made: the exact bytes that are sent."""
     attempts: list[AttemptLine]
+    """The newest ones, oldest first; the newest that was no probe is always among them."""
     journal: list[JournalLine]
     before: DeliveryLine | None
     """What stands at the head of its lane, where that is another delivery."""
@@ -196,13 +198,21 @@ def delivery_detail(database: Database, number: int) -> DeliveryDetail:
             line=line,
             message=message_of(message),
             output=(made.type, made.content_type, bytes(made.body)) if made is not None else None,
-            attempts=attempts_of(connection, [number], limit=50),
+            attempts=_attempts(connection, number),
             journal=journal_of(connection, [number], limit=50),
             before=_head(connection, line),
             behind=_behind(connection, line),
             store_now=now,
             retry_after=line.due_at - now if line.due_at is not None else None,
         )
+
+
+def _attempts(connection: Connection, number: int) -> list[AttemptLine]:
+    newest = attempts_of(connection, [number], limit=50)
+    if newest and all(attempt.is_probe for attempt in newest):
+        tried = newest_try_of(connection, number)
+        return newest if tried is None else [tried, *newest]
+    return newest
 
 
 def _head(connection: Connection, line: DeliveryLine) -> DeliveryLine | None:

@@ -49,7 +49,6 @@ class LaneDetail:
     line: LaneLine | None
     """None: nothing stands in it."""
     lane: str
-    tail: int
     standing: Page[DeliveryLine]
 
 
@@ -89,7 +88,6 @@ def lane_detail(database: Database, name: str, *, limit: int) -> LaneDetail:
         return LaneDetail(
             line=line,
             lane=lane_name(lane.destination, lane.key),
-            tail=lane.tail,
             standing=Page(lines, more),
         )
 

@@ -15,6 +15,9 @@ from bus.store.work import chunks
 
 T = TypeVar("T")
 
+PROBE = "probe:"
+"""How the outcome of an attempt begins that only asked the target."""
+
 COUNTED = 10_000
 """How far matches beyond a page are counted: a number nobody reads is not worth a scan."""
 
@@ -103,6 +106,11 @@ class AttemptLine:
     late: bool
     sent: bytes
     received: bytes
+
+    @property
+    def is_probe(self) -> bool:
+        """It asked the target whether an earlier attempt had happened; nothing was to be delivered by it."""
+        return self.outcome.startswith(PROBE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +236,14 @@ def attempts_of(connection: Connection, deliveries: Collection[int], *, limit: i
         found += connection.execute(select(t.attempt).where(a.delivery.in_(part)).order_by(a.id.desc()).limit(limit))
     found = sorted(found, key=lambda row: int(row.id))[-limit:]
     return [_attempt_line(row) for row in found]
+
+
+def newest_try_of(connection: Connection, delivery: int) -> AttemptLine | None:
+    """The newest attempt of a delivery that was no probe."""
+    a = t.attempt.c
+    tried = select(t.attempt).where(a.delivery == delivery, a.outcome.not_like(f"{PROBE}%"))
+    row = connection.execute(tried.order_by(a.id.desc()).limit(1)).one_or_none()
+    return None if row is None else _attempt_line(row)
 
 
 def _attempt_line(row: Any) -> AttemptLine:

@@ -57,6 +57,23 @@ def test_messages_are_found_by_each_thing_they_bear(store: SqlStore, bus: Direct
     assert ids(find(store, subject="order:2", type="test.step.v1")) == []
 
 
+def test_a_message_is_found_by_the_number_its_target_gave(store: SqlStore, bus: DirectBus) -> None:
+    bus.receive(a_step("1", 1), a_step("2", 1))
+    bus.run_until_idle()
+    documents = {
+        delivery.document: line.id
+        for line in find(store).items
+        for delivery in follow.message_detail(store.database, line.number).deliveries
+    }
+
+    found = {document: ids(find(store, document=document)) for document in documents}
+
+    assert "" not in documents
+    assert found == {document: [name] for document, name in documents.items()}
+    assert ids(find(store, document=next(iter(documents)), subject="order:nobody's")) == []
+    assert ids(find(store, document="no such number")) == []
+
+
 @pytest.mark.parametrize("state", [State.DELIVERED, State.DEAD, State.IN_DOUBT, State.RETRYING, State.WAITING])
 def test_messages_are_found_by_the_state_of_their_deliveries(
     store: SqlStore, bus: DirectBus, target: ScriptedEndpoint, state: State

@@ -16,4 +16,4 @@ def test_the_checked_in_definitions_are_current() -> None:
 
     written = (ROOT / "rabbitmq" / "definitions.json").read_text()
 
-    assert written == current, "write it again: bus topology show -o definitions > rabbitmq/definitions.json"
+    assert written == current, "write it again: bus topology show -o json > rabbitmq/definitions.json"

@@ -48,7 +48,18 @@ def test_without_a_broker_the_act_is_done_and_it_is_said_who_wakes_the_workers(p
     result = plant.type("dead", "replay", plant.number(REFUSED, "dead"), *REASON)
 
     assert result.exit_code == 0
-    assert "The relay does it when it runs" in result.stderr
+    assert "The relay finds the work when it runs" in result.stderr
+
+
+def test_where_the_broker_does_not_answer_it_is_said_once_who_finds_the_work(plant: Plant) -> None:
+    number = plant.number(REFUSED, "dead")
+
+    result = plant.type("dead", "replay", number, *REASON, BUS_BROKER="amqp://bus:x@127.0.0.1:1/plant")
+
+    assert result.exit_code == 0
+    assert state_of(plant, number) == "READY"
+    assert result.stderr.count("could not be woken") == 1
+    assert "The relay finds the work when it runs" in result.stderr
 
 
 def test_a_discarded_delivery_leaves_its_lane_to_the_next(plant: Plant) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.cli.bodies import LONG, readable
+from bus.cli.bodies import LONG, readable, readable_exchange
 from bus.cli.output import as_data
 from bus.cli.texts import counted, duration, plain, when
 from bus.model.secret import Secret
@@ -68,6 +68,34 @@ def test_a_body_that_is_no_text_is_told_by_size_and_first_bytes() -> None:
 
 def test_a_long_body_says_how_much_is_left_out() -> None:
     assert "… 4 more letters" in readable(b"0123456789", "text/plain", limit=6)
+
+
+def test_an_exchange_is_shown_line_by_line_with_its_body_laid_out_as_its_head_says() -> None:
+    raw = b"POST /b2mml HTTP/1.1\r\nHost: mes\r\nContent-Type: Application/XML; charset=utf-8\r\n\r\n<a><b>%b</b></a>"
+
+    shown = readable_exchange(raw % (b"t" * LONG), limit=1000)
+
+    assert shown.splitlines()[:4] == [
+        "POST /b2mml HTTP/1.1",
+        "Host: mes",
+        "Content-Type: Application/XML; charset=utf-8",
+        "",
+    ]
+    assert shown.splitlines()[4:] == ["<a>", f"  <b>{'t' * LONG}</b>", "</a>"]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"GET / HTTP/1.1\r\nHost: erp\r\n\r\n", b"GET / HTTP/1.1\r\nHost: er", b"\xff\r\n\r\nx"]
+)
+def test_an_exchange_that_is_no_whole_http_is_shown_all_the_same(raw: bytes) -> None:
+    shown = readable_exchange(raw)
+
+    assert shown
+    assert "\r" not in shown
+
+
+def test_a_carriage_return_shows_only_where_it_ends_no_line() -> None:
+    assert plain("one\r\ntwo\rthree") == "one\ntwo\N{REPLACEMENT CHARACTER}three"
 
 
 @given(st.text())

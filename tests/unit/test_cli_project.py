@@ -90,6 +90,23 @@ def test_try_gives_every_receivers_exact_output_through_re_entry(empty_machine: 
     assert "<QuantityString>125.5</QuantityString>" in output["body"]
 
 
+def test_try_prints_the_exact_bytes_of_one_receiver(empty_machine: CommandLine, order: Path) -> None:
+    tried = empty_machine.json("route", "try", order, *TYPE)
+    (delivery,) = tried["deliveries"][0]["entering"][0]["deliveries"]
+
+    exact = empty_machine.type("route", "try", order, *TYPE, "--exact", "--to", "mes-p100")
+    nothing = empty_machine.type("route", "try", order, *TYPE, "--exact", "--to", "erp")
+
+    assert exact.stdout == delivery["outputs"][0]["body"]
+    assert "to mes-p100: b2mml.operations-schedule" in exact.stderr
+    assert (nothing.stdout, nothing.exit_code) == ("", 0)
+
+
+@pytest.mark.parametrize("words", [("--to", "mes-p100"), ("--exact", "--to", "nobody"), ("--exact", "-o", "json")])
+def test_try_refuses_what_does_not_go_together(empty_machine: CommandLine, order: Path, words: tuple[str, ...]) -> None:
+    assert empty_machine.type("route", "try", order, *TYPE, *words).exit_code == 2
+
+
 def test_try_tells_what_would_be_dead(empty_machine: CommandLine, tmp_path: Path) -> None:
     strange = tmp_path / "strange.json"
     strange.write_text(json.dumps(sap_order("1", ProductionUnit="XYZ")))

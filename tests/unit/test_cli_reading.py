@@ -6,7 +6,9 @@ import json
 import re
 
 import pytest
+from sqlalchemy import insert, select, update
 
+from bus.store import tables as t
 from tests.unit.command_line import Plant
 from tests.unit.plant_store import BOOKED, DOUBTFUL, REFUSED
 
@@ -91,6 +93,12 @@ def test_a_searchable_path_finds_messages_by_what_their_documents_say(plant: Pla
     found = plant.json("message", "list", "--where", "order.id=1000456")
 
     assert [message["type"] for message in found] == ["operation.confirm.v1"]
+
+
+def test_a_document_number_finds_the_message_that_was_booked_under_it(plant: Plant) -> None:
+    (found,) = plant.json("message", "list", "--document", "D1", "--system", "mes-p200")
+
+    assert (found["type"], found["subject"]) == ("operation.confirm.v1", BOOKED)
 
 
 def test_another_path_needs_a_time_and_then_reads_the_documents(plant: Plant) -> None:
@@ -200,6 +208,37 @@ def test_doubts_are_listed_and_shown_with_what_was_sent(plant: Plant) -> None:
     assert json.loads(shown["output"][2])["OrderID"] == "1000456"
 
 
+def test_a_doubt_shows_the_attempt_it_is_about_and_then_the_newest_of_many_probes(plant: Plant) -> None:
+    number = plant.number(DOUBTFUL, "in-doubt")
+    _exchange(plant, number, b"POST /posting HTTP/1.1\r\nHost: erp\r\n\r\n{}")
+    for minute in range(60):
+        _probe(plant, number, f"GET /search?{minute} HTTP/1.1\r\nHost: erp\r\n\r\n".encode())
+
+    shown = plant.type("doubt", "show", number).stdout
+
+    assert shown.index("POST /posting") < shown.index("Asked whether it has it") < shown.index("GET /search?59")
+    assert "GET /search?58" not in shown
+    assert "probe: no answer, 50 times" in _unfolded(shown)
+    assert "\N{REPLACEMENT CHARACTER}" not in shown
+    assert "target is asked" in shown
+
+
+def _exchange(plant: Plant, delivery: int, sent: bytes) -> None:
+    a = t.attempt.c
+    with plant.store().database.write() as connection:
+        connection.execute(update(t.attempt).where(a.delivery == delivery, a.stage == "send").values(sent=sent))
+
+
+def _probe(plant: Plant, delivery: int, sent: bytes) -> None:
+    """Another attempt of the delivery, as the store records a probe without an answer."""
+    a = t.attempt.c
+    with plant.store().database.write() as connection:
+        newest = select(t.attempt).where(a.delivery == delivery).order_by(a.id.desc()).limit(1)
+        row = dict(connection.execute(newest).one()._mapping)
+        row |= {"id": None, "outcome": "probe: no answer", "cause": "endpoint.no-answer", "sent": sent}
+        connection.execute(insert(t.attempt).values({name: value for name, value in row.items() if name != "id"}))
+
+
 # --- lanes and endpoints ---------------------------------------------------------------------------------------------
 
 
@@ -211,6 +250,13 @@ def test_blocked_lanes_are_listed_first_and_shown_in_order(plant: Plant) -> None
     assert [lane["blocked_by"] for lane in lanes][:2] == ["DEAD", "IN_DOUBT"]
     assert [delivery["state"] for delivery in shown["standing"]] == ["DEAD", "WAITING"]
     assert shown["line"]["number"] == lanes[0]["number"]
+
+
+def test_a_lane_in_which_nothing_stands_says_so(plant: Plant) -> None:
+    result = plant.type("lane", "show", f"mes-p100/{BOOKED}")
+
+    assert result.exit_code == 0
+    assert "Nothing stands in lane" in result.stderr
 
 
 def test_a_lane_whose_endpoint_is_down_says_so(plant: Plant) -> None:
