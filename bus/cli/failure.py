@@ -58,8 +58,9 @@ def next_commands(detail: DeliveryDetail) -> list[str]:
             f"bus doubt happened {line.number} --document N --reason …",
             f"bus doubt absent {line.number} --reason …",
         ]
-    if state is State.RETRYING:
-        return [f"bus dead discard {line.number} --reason …"]
+    if state is State.RETRYING:  # giving up comes last: it is tried again without anybody
+        watch = f"bus lane show {line.lane}" if line.lane else f"bus message trace {line.message}"
+        return [watch, f"bus dead discard {line.number} --reason …"]
     if line.lane and state in (State.WAITING, State.READY):
         return [f"bus lane show {line.lane}"]
     return [f"bus message trace {line.message}"]

@@ -190,6 +190,16 @@ def test_dead_show_says_why_what_waits_whom_to_call_and_what_to_type(plant: Plan
     assert f"bus dead replay {number} --reason" in shown
 
 
+def test_what_is_tried_again_by_itself_is_given_up_last(plant: Plant) -> None:
+    number = plant.number(REFUSED, "dead")
+    with plant.store().database.write() as connection:
+        connection.execute(update(t.delivery).where(t.delivery.c.id == number).values(state="RETRYING"))
+
+    shown = plant.json("dead", "show", number)
+
+    assert shown["next"] == [f"bus lane show mes-p100/{REFUSED}", f"bus dead discard {number} --reason …"]
+
+
 def test_dead_show_of_another_state_says_which_and_what_fits(plant: Plant) -> None:
     number = plant.number(DOUBTFUL, "in-doubt")
 
