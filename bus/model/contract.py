@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError
@@ -17,6 +18,9 @@ from bus.model.path import MISSING, value_at, values_at
 
 TYPE_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+(-[a-z0-9]+)*)+\.v[1-9][0-9]*")
 
+
+MAX_VIOLATIONS = 100
+"""Violations that are kept of one message."""
 
 SchemaClass = type[Schema]
 
@@ -94,7 +98,7 @@ class Contract:
         try:
             checked = self.checker.load(document)
         except ValidationError as error:
-            raise MessageInvalid("contract.violated", *_violations(error.messages, "")) from error
+            raise MessageInvalid("contract.violated", *_bounded(_violations(error.messages, ""))) from error
         if not isinstance(checked, Mapping):
             raise ConfigurationError(f"contract {self.type}: its schema must load to a dict (no post_load objects)")
         return checked
@@ -148,6 +152,12 @@ class Contract:
 
 def _kind(value: object) -> str:
     return {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a single value")
+
+
+def _bounded(violations: Iterator[Violation]) -> Iterator[Violation]:
+    yield from islice(violations, MAX_VIOLATIONS)
+    if next(violations, None) is not None:
+        yield Violation("", f"and more; the first {MAX_VIOLATIONS} are named")
 
 
 def _violations(messages: object, path: str) -> Iterator[Violation]:

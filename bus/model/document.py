@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 from xml.etree import ElementTree
@@ -13,15 +12,32 @@ from xml.parsers import expat
 from bus.errors import MessageInvalid, Violation
 
 MAX_DEPTH = 64
-MAX_NODES = 200_000
+MAX_NODES = 20_000
+"""Objects and lists, or elements, of one document: what checking it against a contract costs grows with them."""
+MAX_VALUES = 50_000
+"""Values of one document, nested or not; for XML elements and attributes together."""
+MAX_KEY = 1_000
+"""Letters in a JSON key, an XML name or a namespace; every place that is named may repeat them."""
+MAX_ATTRIBUTES = 256
+"""Attributes of one XML element."""
+MAX_NAMES = 5_000
+"""Different names in one XML document: each carries its namespace."""
 MAX_EXPONENT = 400
 MAX_DIGITS = 4_000
 
 _BOM = b"\xef\xbb\xbf"
 # Possessive, and a text without an end reaches to the end: else one made of quotes takes its reader hours.
 _TEXT = rb'"(?:[^"\\]++|\\.)*+"?'
-_STRUCTURE = re.compile(_TEXT + rb"|[\[\]{}]", re.DOTALL)
+_STRUCTURE = re.compile(_TEXT + rb"|[\[\]{},]", re.DOTALL)
 _WORD = re.compile(_TEXT + rb'|[^\s\[\]{}:,"]++', re.DOTALL)
+# What is not a tag comes first; what has no end reaches to the end, as above.
+_MARKUP = re.compile(
+    rb"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)|<\?.*?(?:\?>|\Z)|<!"
+    rb"|<[^!?/](?:[^>\"']++|\"[^\"]*+\"?|'[^']*+'?)*+>?",
+    re.DOTALL,
+)
+_ATTRIBUTE = re.compile(rb"(?<![^\s=\"'<>/])([^\s=\"'<>/]++)\s*+=\s*+(\"[^\"]*+\"?|'[^']*+'?)")
+_ENCODINGS = ("utf-8", "us-ascii")
 
 
 def _place(text: bytes, offset: int) -> str:
@@ -36,7 +52,8 @@ def read_json(body: bytes) -> Any:
     Numbers with a fraction become Decimal, so that no digit a system sent is lost.
 
     Raises:
-        MessageInvalid: json.charset, json.depth, json.syntax, json.duplicate-key, json.nan or text.nul.
+        MessageInvalid: json.charset, json.depth, json.syntax, json.duplicate-key, json.key-too-long, json.nan or
+            text.nul.
     """
     body = body.removeprefix(_BOM)
     try:
@@ -62,9 +79,13 @@ def read_json(body: bytes) -> Any:
         raise MessageInvalid(
             "json.duplicate-key", Violation(_path_of_duplicate(text) or error.key, "the key stands twice in one object")
         ) from error
+    except _KeyTooLong as error:
+        raise MessageInvalid(
+            "json.key-too-long", Violation(f"{error.key[:40]}…", f"a key has at most {MAX_KEY} letters")
+        ) from error
     except (RecursionError, ValueError) as error:
         raise MessageInvalid("json.syntax", Violation("", str(error))) from error
-    _refuse_nul(document, "")
+    _refuse_bad_text(document)
     return document
 
 
@@ -74,6 +95,11 @@ class _ConstantFound(Exception):
 
 
 class _DuplicateKey(Exception):
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+
+class _KeyTooLong(Exception):
     def __init__(self, key: str) -> None:
         self.key = key
 
@@ -113,6 +139,8 @@ def _find(body: bytes, word: str) -> str:
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
+    if max(map(len, document), default=0) > MAX_KEY:
+        raise _KeyTooLong(next(key for key in document if len(key) > MAX_KEY))
     if len(document) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
@@ -132,73 +160,110 @@ def _path_of_duplicate(text: str) -> str:
         document = json.loads(text, object_pairs_hook=_Pairs, parse_float=str, parse_int=str)
     except ValueError:
         return ""
-    return next(_duplicates(document, ""), "")
+    return (_duplicate_in(document) or "").removeprefix(".")
 
 
-def _duplicates(value: Any, path: str) -> Iterator[str]:
+def _duplicate_in(value: Any) -> str | None:
+    """The path is put together on the way out, once: on the way in it would cost its length for every value."""
     if isinstance(value, _Pairs):
         seen: set[str] = set()
         for key, item in value:
-            place = f"{path}.{key}" if path else key
             if key in seen:
-                yield place
+                return f".{key}"
             seen.add(key)
-            yield from _duplicates(item, place)
+            if (found := _duplicate_in(item)) is not None:
+                return f".{key}{found}"
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _duplicates(item, f"{path}[{index}]")
+            if (found := _duplicate_in(item)) is not None:
+                return f"[{index}]{found}"
+    return None
 
 
 def _check_depth(body: bytes) -> None:
-    """Count nesting before parsing: the parser itself recurses."""
+    """Count nesting and values before parsing: the parser itself recurses, and makes more of a text than it was."""
     depth = nodes = 0
+    values = 1
     for match in _STRUCTURE.finditer(body):
         token = match[0]
         if token in (b"{", b"["):
             depth += 1
             nodes += 1
+            values += 1
             if depth > MAX_DEPTH:
                 raise MessageInvalid(
                     "json.depth", Violation(_place(body, match.start()), f"nested deeper than {MAX_DEPTH}")
                 )
         elif token in (b"}", b"]"):
             depth -= 1
-    if nodes > MAX_NODES:
-        raise MessageInvalid("json.depth", Violation("", f"more than {MAX_NODES} objects and lists"))
+        elif token == b",":
+            values += 1
+        if nodes > MAX_NODES:
+            raise MessageInvalid("json.depth", Violation("", f"more than {MAX_NODES} objects and lists"))
+        if values > MAX_VALUES:
+            raise MessageInvalid("json.depth", Violation("", f"more than {MAX_VALUES} values"))
 
 
-def _refuse_nul(value: Any, path: str) -> None:
+def _refuse_bad_text(document: Any) -> None:
+    found = _bad_text_in(document)
+    if found is None:
+        return
+    place, text = found
+    place = place.removeprefix(".")
+    if "\x00" in text:
+        raise MessageInvalid("text.nul", Violation(place, "the text holds a NUL character"))
+    raise MessageInvalid("json.charset", Violation(place, "the text holds half of a surrogate pair"))
+
+
+def _bad_text_in(value: Any) -> tuple[str, str] | None:
+    """(path, text) of the first text that is not taken; the path is put together as in `_duplicate_in`."""
     if isinstance(value, str):
-        if "\x00" in value:
-            raise MessageInvalid("text.nul", Violation(path, "the text holds a NUL character"))
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise MessageInvalid("json.charset", Violation(path, "the text holds half of a surrogate pair"))
-    elif isinstance(value, dict):
+        return ("", value) if _is_bad(value) else None
+    if isinstance(value, dict):
         for key, item in value.items():
-            _refuse_nul(key, f"{path}.(key)" if path else "(key)")
-            _refuse_nul(item, f"{path}.{key}" if path else key)
+            if _is_bad(key):
+                return ".(key)", key
+            if (found := _bad_text_in(item)) is not None:
+                return f".{key}{found[0]}", found[1]
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _refuse_nul(item, f"{path}[{index}]")
+            if (found := _bad_text_in(item)) is not None:
+                return f"[{index}]{found[0]}", found[1]
+    return None
+
+
+def _is_bad(text: str) -> bool:
+    return "\x00" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text))
 
 
 class _Tree:
     """Builds an ElementTree from expat events and stops at the first thing that is not allowed."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: bytes) -> None:
+        self.is_ascii = body.isascii()
         self.builder = ElementTree.TreeBuilder()
-        self.parser = expat.ParserCreate(namespace_separator="}")
+        self.parser = expat.ParserCreate("utf-8", namespace_separator="}")
         self.parser.buffer_text = True
         self.parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
+        self.parser.XmlDeclHandler = self._declaration
         self.parser.StartDoctypeDeclHandler = self._doctype
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self.builder.data
+        self.names: dict[str, str] = {}
         self.depth = 0
         self.nodes = 0
+        self.values = 0
 
     def place(self) -> str:
         return f"line {self.parser.CurrentLineNumber}, column {self.parser.CurrentColumnNumber + 1}"
+
+    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        declared = (encoding or "utf-8").lower()
+        if declared not in _ENCODINGS or (declared == "us-ascii" and not self.is_ascii):
+            raise MessageInvalid(
+                "xml.charset", Violation(self.place(), f"encoding {declared[:40]!r}: UTF-8 (or US-ASCII) is expected")
+            )
 
     def _doctype(self, *_: object) -> None:
         raise MessageInvalid("xml.doctype", Violation(self.place(), "DOCTYPE and entities are not taken"))
@@ -206,52 +271,85 @@ class _Tree:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self.depth += 1
         self.nodes += 1
+        self.values += 1 + len(attributes)
         if self.depth > MAX_DEPTH:
             raise MessageInvalid("xml.depth", Violation(self.place(), f"nested deeper than {MAX_DEPTH}"))
         if self.nodes > MAX_NODES:
             raise MessageInvalid("xml.depth", Violation(self.place(), f"more than {MAX_NODES} elements"))
-        self.builder.start(_clark(name), {_clark(key): value for key, value in attributes.items()})
+        if self.values > MAX_VALUES:
+            raise MessageInvalid(
+                "xml.depth", Violation(self.place(), f"more than {MAX_VALUES} elements and attributes")
+            )
+        self.builder.start(self._clark(name), {self._clark(key): value for key, value in attributes.items()})
 
     def _end(self, name: str) -> None:
         self.depth -= 1
-        self.builder.end(_clark(name))
+        self.builder.end(self._clark(name))
+
+    def _clark(self, name: str) -> str:
+        """`{namespace}name`, one text for all elements that share it: a namespace is written once and meant often."""
+        known = self.names.get(name)
+        if known is not None:
+            return known
+        if len(self.names) >= MAX_NAMES:
+            raise MessageInvalid("xml.names", Violation(self.place(), f"more than {MAX_NAMES} different names"))
+        if len(name) > 2 * MAX_KEY + 1:
+            raise MessageInvalid("xml.names", Violation(self.place(), f"a name has at most {MAX_KEY} letters"))
+        self.names[name] = clark = "{" + name if "}" in name else name
+        return clark
 
 
-def _clark(name: str) -> str:
-    return "{" + name if "}" in name else name
+def _check_markup(body: bytes) -> None:
+    """What the parser would work on before, or after, anybody can stop it: DOCTYPE, and what one tag may expand to."""
+    for match in _MARKUP.finditer(body):
+        token = match[0]
+        if token == b"<!":
+            if body.startswith(b"<!DOCTYPE", match.start()):
+                raise MessageInvalid(
+                    "xml.doctype", Violation(_place(body, match.start()), "DOCTYPE and entities are not taken")
+                )
+        elif not token.startswith((b"<!", b"<?")) and b"=" in token:
+            attributes = 0
+            for name, value in _ATTRIBUTE.findall(token):
+                attributes += 1
+                if name.split(b":", 1)[0] == b"xmlns" and len(value) > MAX_KEY + 2:
+                    raise MessageInvalid(
+                        "xml.namespace",
+                        Violation(_place(body, match.start()), f"a namespace has at most {MAX_KEY} bytes"),
+                    )
+            if attributes > MAX_ATTRIBUTES:
+                raise MessageInvalid(
+                    "xml.attributes",
+                    Violation(_place(body, match.start()), f"more than {MAX_ATTRIBUTES} attributes in one element"),
+                )
 
 
 def read_xml(body: bytes) -> ElementTree.Element:
-    """Read an XML 1.0 document: any DOCTYPE refused, no entities but the five, no network, bounded depth.
+    """Read an XML 1.0 document in UTF-8 or US-ASCII: any DOCTYPE refused, no entities but the five, no network.
+
+    Depth, elements, attributes, names and namespaces are bounded.
 
     Raises:
-        MessageInvalid: xml.syntax, xml.charset, xml.doctype or xml.depth, with line and column.
+        MessageInvalid: xml.syntax, xml.charset, xml.doctype, xml.depth, xml.namespace, xml.attributes or xml.names,
+            with line and column.
     """
-    tree = _Tree()
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MessageInvalid(
+            "xml.charset", Violation(_place(body, error.start), f"not UTF-8: byte 0x{body[error.start]:02x}")
+        ) from error
+    if b"\x00" in body[:2]:
+        raise MessageInvalid("xml.charset", Violation("line 1, column 1", "UTF-8 is expected, not UTF-16 or UTF-32"))
+    _check_markup(body)
+    tree = _Tree(body)
     try:
         tree.parser.Parse(body, True)
     except expat.ExpatError as error:
-        charset = error.code in (
-            expat.errors.codes[expat.errors.XML_ERROR_UNKNOWN_ENCODING],
-            expat.errors.codes[expat.errors.XML_ERROR_INCORRECT_ENCODING],
-        )
-        if error.code == expat.errors.codes[expat.errors.XML_ERROR_INVALID_TOKEN] and not _decodes(body):
-            charset = True
         raise MessageInvalid(
-            "xml.charset" if charset else "xml.syntax",
-            Violation(f"line {error.lineno}, column {error.offset + 1}", expat.ErrorString(error.code)),
+            "xml.syntax", Violation(f"line {error.lineno}, column {error.offset + 1}", expat.ErrorString(error.code))
         ) from error
-    except (ValueError, LookupError) as error:
-        raise MessageInvalid("xml.charset", Violation("line 1, column 1", str(error))) from error
     return tree.builder.close()
-
-
-def _decodes(body: bytes) -> bool:
-    try:
-        body.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def write_json(document: object) -> bytes:

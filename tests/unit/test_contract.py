@@ -7,7 +7,7 @@ import pytest
 from marshmallow import Schema, fields
 
 from bus import ConfigurationError, Contract, MessageClass, MessageInvalid, OrderingKey, without_leading_zeros
-from bus.model.contract import Contracts, SchemaClass
+from bus.model.contract import MAX_VIOLATIONS, Contracts, SchemaClass
 
 
 class Line(Schema):
@@ -40,6 +40,14 @@ def test_every_violated_field_is_named_by_its_path() -> None:
         "lines[1].value": "Missing data for required field.",
         "quantity.value": "Not a valid number.",
     }
+
+
+def test_the_violations_of_one_message_are_bounded_and_it_is_said() -> None:
+    with pytest.raises(MessageInvalid) as caught:
+        a_contract().read(b'{"order": "7", "lines": [' + b"{}," * 5_000 + b"{}]}")
+
+    assert len(caught.value.violations) == MAX_VIOLATIONS + 1
+    assert caught.value.violations[-1].rule == f"and more; the first {MAX_VIOLATIONS} are named"
 
 
 def test_unknown_fields_are_kept() -> None:
