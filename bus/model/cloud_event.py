@@ -35,8 +35,8 @@ class CloudEvent:
     def get(self, name: str) -> Any:
         return self.attributes.get(name)
 
-    def text(self, name: str) -> str:
-        """An attribute as text, empty where it is not set.
+    def text(self, name: str, *, longest: int = _LONGEST) -> str:
+        """An attribute as text of at most `longest` letters, empty where it is not set.
 
         Raises:
             MessageInvalid: cloudevents.malformed.
@@ -44,8 +44,10 @@ class CloudEvent:
         value = self.attributes.get(name)
         if value is None:
             return ""
-        if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST:
-            raise MessageInvalid("cloudevents.malformed", Violation(name, "a printable text is expected"))
+        if not isinstance(value, str) or not value.isprintable() or len(value) > longest:
+            raise MessageInvalid(
+                "cloudevents.malformed", Violation(name, f"at most {longest} printable letters are expected")
+            )
         return value
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bus.errors import MessageInvalid, MessageRefused, Violation
-from bus.model.contract import Contract, Contracts
+from bus.model.contract import Contract, Contracts, MessageClass
 from bus.model.message import Message, Opened, derived_id
 from bus.model.stated import LONGEST_NAME, StatedFields, read_fields
 from bus.model.system import Site, System
@@ -61,6 +61,16 @@ def read_address(routing_key: str) -> Address:
     return Address(*parts)
 
 
+def claimed_sender(routing_key: str) -> tuple[str, str]:
+    """(system, type) of a routing key, well-formed or not: the broker let the sender write it.
+
+    Properties say what their sender likes, another system's name included.
+    """
+    site, _, rest = routing_key.partition(".")
+    system, _, type_name = rest.partition(".")
+    return system, type_name or site
+
+
 def open_envelope(
     envelope: Envelope,
     *,
@@ -68,10 +78,12 @@ def open_envelope(
     systems: Mapping[str, System],
     sites: Mapping[str, Site],
     max_bytes: int,
+    message_class: MessageClass | None = None,
 ) -> Opened:
     """Check an envelope from the outside in, and make a message of it: size, identity, right, contract.
 
-    Inbound `x-*` headers are dropped. CloudEvents 1.0 is taken in both modes (AMQP protocol binding 1.0.2).
+    `message_class` is that of the queue it was read from; None: the queue takes every class. Inbound `x-*` headers are
+    dropped. CloudEvents 1.0 is taken in both modes (AMQP protocol binding 1.0.2).
 
     Raises:
         MessageInvalid: it cannot be taken as it is; cause and violations say why.
@@ -90,6 +102,7 @@ def open_envelope(
     _check_user(fields.user_id, system, systems)
     contract = contracts.of(address.type)
     _check_right(address, system)
+    _check_queue(envelope.headers, contract, message_class)
     return _open_body(fields, address, contract)
 
 
@@ -166,6 +179,18 @@ def _check_right(address: Address, system: System) -> None:
         raise MessageRefused(
             "sender.not-allowed-type",
             f"{system.name} may publish {', '.join(sorted(system.publishes)) or 'nothing'}, not {address.type}",
+        )
+
+
+def _check_queue(headers: Mapping[str, Any], contract: Contract, message_class: MessageClass | None) -> None:
+    """RabbitMQ routes by CC and BCC too, for which it checks no right, and takes BCC out of what it delivers."""
+    copied = [name for name in ("CC", "BCC") if name in headers]
+    if copied:
+        raise MessageRefused("class.wrong-queue", f"header {copied[0]}: a message has one routing key, no copies")
+    if message_class is not None and contract.message_class is not message_class:
+        raise MessageRefused(
+            "class.wrong-queue",
+            f"{contract.type} is of class {contract.message_class}, the queue of class {message_class}",
         )
 
 

@@ -76,8 +76,13 @@ class Outgoing:
 
 
 def derived_id(*parts: str | int) -> str:
-    """uuid5 over the parts, for facts and deliveries whose id follows from others."""
-    return str(uuid.uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts)))
+    """uuid5 over the parts, for facts and deliveries whose id follows from others; no two lists have one id."""
+    return str(uuid.uuid5(NAMESPACE, "\x1f".join(_without_separator(str(part)) for part in parts)))
+
+
+def _without_separator(part: str) -> str:
+    # Only what holds one of the two is changed: all other ids stay what they were.
+    return part.replace("\x1b", "\x1b\x1b").replace("\x1f", "\x1bu")
 
 
 def delivery_key(message: Message, *, route: str, replay: int) -> str:

@@ -59,18 +59,18 @@ def read_fields(properties: Mapping[str, Any], headers: Mapping[str, Any], body:
     if event.body is not None:
         media_type, charset = _media_type(event.text("datacontenttype") or "application/json")
     return StatedFields(
-        message_id=_either("message_id", _text(properties, "message_id"), event.text("id")),
-        type=_either("type", _text(properties, "type", longest=255), event.text("type")),
+        message_id=_either("message_id", _text(properties, "message_id"), event.text("id", longest=LONGEST_NAME)),
+        type=_either("type", _text(properties, "type", longest=255), event.text("type", longest=255)),
         app_id=_either("app_id", _text(properties, "app_id"), event.system),
         site=_either("site", _text(headers, "site"), event.site),
         user_id=_text(properties, "user_id", longest=255),
-        subject=_either("subject", _text(headers, "subject"), event.text("subject")),
-        correlation_id=_text(properties, "correlation_id") or event.text("correlationid"),
-        causation_id=_text(headers, "causation_id") or event.text("causationid"),
+        subject=_either("subject", _text(headers, "subject"), event.text("subject", longest=LONGEST_NAME)),
+        correlation_id=_text(properties, "correlation_id") or event.text("correlationid", longest=LONGEST_NAME),
+        causation_id=_text(headers, "causation_id") or event.text("causationid", longest=LONGEST_NAME),
         content_type=media_type,
         charset=charset,
         dataschema=_text(headers, "dataschema", longest=2048) or event.text("dataschema"),
-        traceparent=_text(headers, "traceparent") or event.text("traceparent"),
+        traceparent=_text(headers, "traceparent") or event.text("traceparent", longest=LONGEST_NAME),
         time=_time(headers.get("time")) or _time(event.get("time")),
         sequence=_whole(headers.get("sequence", event.get("sequence"))),
         business_date=_date(_text(headers, "business_date") or event.text("businessdate")),
@@ -111,7 +111,7 @@ def _time(value: object) -> datetime | None:
     if value is None or value == "":
         return None
     if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
+        return _in_our_age(value if value.tzinfo else value.replace(tzinfo=UTC))
     form = _TIME.fullmatch(value) if isinstance(value, str) else None
     if form is None:
         raise MessageInvalid("time.syntax", Violation("time", "RFC 3339 is expected: 2026-03-01T06:30:00+01:00"))
@@ -122,6 +122,15 @@ def _time(value: object) -> datetime | None:
         time.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise MessageInvalid("time.syntax", Violation("time", f"{value}: {error}")) from error
+    return _in_our_age(time)
+
+
+def _in_our_age(time: datetime) -> datetime:
+    """Refuse what no plant has seen, and what a change of zone would carry over the edge of the calendar."""
+    if not 1900 <= time.year <= 9998:
+        raise MessageInvalid(
+            "time.syntax", Violation("time", f"{time.isoformat()}: a year from 1900 to 9998 is expected")
+        )
     return time
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bus.errors import DataRefused, MessageInvalid, MessageRefused, StoreConflict
 from bus.model.catalogue import Catalogue
-from bus.model.envelope import Envelope, open_envelope
+from bus.model.contract import MessageClass
+from bus.model.envelope import Envelope, claimed_sender, open_envelope
 from bus.model.message import Opened, digest_of
 from bus.model.route import Selection
 from bus.pipeline.plan import Entry, plan
@@ -18,6 +19,10 @@ MAX_OPENINGS = 3
 
 MAX_BYTES = 1_048_576
 """Default limit for a body, checked before anything is parsed."""
+
+
+MAX_DETAIL = 20_000
+"""Letters of a receipt's detail that are kept; places and values named in it come from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +45,13 @@ def receive(
     telemetry: Telemetry,
     max_bytes: int = MAX_BYTES,
     survived: set[bytes] | None = None,
+    message_class: MessageClass | None = None,
 ) -> set[str]:
     """Keep the messages and plan their deliveries; safe to call twice.
 
     Returns after the commit, with the queues that have work now. Acknowledge the broker only then. `survived` is the
     process's own: messages it opened and lived, but could not keep yet; they are not held to be deadly.
+    `message_class` is that of the queue they were read from: a message of another one is refused. None: all are taken.
 
     Raises:
         StoreUnavailable: nothing of the current batch was kept; leave it unacknowledged.
@@ -52,7 +59,7 @@ def receive(
     queues: set[str] = set()
     survived = set() if survived is None else survived
     for batch in _batches(envelopes):
-        items = [_open(envelope, store, catalogue, max_bytes, survived) for envelope in batch]
+        items = [_open(envelope, store, catalogue, max_bytes, survived, message_class) for envelope in batch]
         digests = [_opening_digest(envelope) for envelope in batch if envelope.redelivered]
         survived.update(digests)
         queues |= _keep(items, digests, store=store, catalogue=catalogue, telemetry=telemetry)
@@ -81,7 +88,12 @@ def _opening_digest(envelope: Envelope) -> bytes:
 
 
 def _open(
-    envelope: Envelope, store: MessageStore, catalogue: Catalogue, max_bytes: int, survived: Collection[bytes]
+    envelope: Envelope,
+    store: MessageStore,
+    catalogue: Catalogue,
+    max_bytes: int,
+    survived: Collection[bytes],
+    message_class: MessageClass | None,
 ) -> _Item:
     # A message whose opening ended this process comes back redelivered: what is noted before survives.
     if _is_suspect(envelope, survived) and store.note_opening(_opening_digest(envelope)) >= MAX_OPENINGS:
@@ -95,6 +107,7 @@ def _open(
             systems=catalogue.systems,
             sites=catalogue.sites,
             max_bytes=max_bytes,
+            message_class=message_class,
         )
     except MessageInvalid as error:
         return _receipt(envelope, ReceiptKind.INVALID, error.cause, "\n".join(map(str, error.violations)))
@@ -110,8 +123,9 @@ def _is_suspect(envelope: Envelope, survived: Collection[bytes]) -> bool:
 
 
 def _receipt(envelope: Envelope, kind: ReceiptKind, cause: str, detail: str) -> Receipt:
-    site, _, rest = envelope.routing_key.partition(".")
-    system, _, type_name = rest.partition(".")
+    system, type_name = claimed_sender(envelope.routing_key)
+    if len(detail) > MAX_DETAIL:
+        detail = f"{detail[:MAX_DETAIL]} … ({len(detail) - MAX_DETAIL} letters more)"
     return Receipt(
         kind=kind,
         cause=cause,
@@ -120,8 +134,8 @@ def _receipt(envelope: Envelope, kind: ReceiptKind, cause: str, detail: str) -> 
         properties={**envelope.properties, "headers": dict(envelope.headers)},
         body=envelope.body,
         message_id=str(envelope.properties.get("message_id") or ""),
-        system=str(envelope.properties.get("app_id") or system),
-        type=str(envelope.properties.get("type") or type_name or site),
+        system=system,
+        type=type_name,
     )
 
 

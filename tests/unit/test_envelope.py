@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from marshmallow import Schema, fields
 
 from bus.errors import MessageInvalid, MessageRefused
-from bus.model.contract import Contract, Contracts, OrderingKey, without_leading_zeros
+from bus.model.contract import Contract, Contracts, MessageClass, OrderingKey, without_leading_zeros
 from bus.model.document import read_xml
-from bus.model.envelope import Envelope, open_envelope, routing_key_of, to_properties
+from bus.model.envelope import Envelope, claimed_sender, open_envelope, routing_key_of, to_properties
 from bus.model.message import Message, Opened, derived_id
 from bus.model.system import Site, System
 
@@ -96,11 +96,19 @@ def opened(
     headers: dict[str, Any] | None = None,
     unreadable: str = "",
     max_bytes: int = 10_000,
+    message_class: MessageClass | None = None,
 ) -> Opened:
     envelope = Envelope(
         routing_key=key, body=body, properties=properties or {}, headers=headers or {}, unreadable=unreadable
     )
-    return open_envelope(envelope, contracts=CONTRACTS, systems=SYSTEMS, sites=SITES, max_bytes=max_bytes)
+    return open_envelope(
+        envelope,
+        contracts=CONTRACTS,
+        systems=SYSTEMS,
+        sites=SITES,
+        max_bytes=max_bytes,
+        message_class=message_class,
+    )
 
 
 def test_a_message_carries_what_properties_and_headers_say() -> None:
@@ -383,3 +391,52 @@ def test_whatever_comes_is_a_message_or_one_of_two_errors(
 def test_whatever_event_comes_is_a_message_or_one_of_two_errors(body: bytes) -> None:
     with contextlib.suppress(MessageInvalid, MessageRefused):
         opened(body, properties={"content_type": "application/cloudevents+json"})
+
+
+def test_a_message_in_the_queue_of_another_class_is_refused() -> None:
+    with pytest.raises(MessageRefused) as caught:
+        opened(message_class=MessageClass.EVENT)
+
+    assert caught.value.cause == "class.wrong-queue"
+    assert opened(message_class=MessageClass.TRANSACTION).message.type == RELEASE
+
+
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+def test_a_message_that_names_further_routing_keys_is_refused(header: str) -> None:
+    with pytest.raises(MessageRefused) as caught:
+        opened(headers={header: [f"P200.mes.{RELEASE}"]})
+
+    assert caught.value.cause == "class.wrong-queue"
+
+
+@pytest.mark.parametrize(
+    ("key", "sender"),
+    [(KEY, ("erp", RELEASE)), ("P100.erp", ("erp", "P100")), ("x", ("", "x")), ("", ("", ""))],
+)
+def test_the_sender_of_a_receipt_stands_in_the_routing_key(key: str, sender: tuple[str, str]) -> None:
+    assert claimed_sender(key) == sender
+
+
+@pytest.mark.parametrize("name", ["id", "correlationid", "subject"])
+def test_names_in_a_cloud_event_are_as_short_as_native_ones(name: str) -> None:
+    event = {"specversion": "1.0", "id": "1", "source": "/plant/P100/erp", "type": RELEASE, name: "x" * 201}
+
+    with pytest.raises(MessageInvalid) as caught:
+        opened(headers={f"cloudEvents:{key}": value for key, value in event.items()})
+
+    assert caught.value.cause == "cloudevents.malformed"
+    assert caught.value.violations[0].place == name
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", datetime(9999, 12, 31, tzinfo=UTC)])
+def test_a_time_no_plant_has_seen_is_refused(time: object) -> None:
+    with pytest.raises(MessageInvalid) as caught:
+        opened(headers={"time": time})
+
+    assert caught.value.cause == "time.syntax"
+
+
+def test_parts_that_hold_the_separator_make_an_id_of_their_own() -> None:
+    lists = [("a\x1fb", "c"), ("a", "b\x1fc"), ("a", "b", "c"), ("a\x1bub", "c"), ("a\x1b", "ub", "c")]
+
+    assert len({derived_id(*parts) for parts in lists}) == len(lists)
