@@ -17,7 +17,10 @@ from bus.broker.link import LOST, connect, drain, drop
 from bus.errors import BrokerUnavailable
 from bus.model.envelope import Envelope
 
-PREFETCH = 1000
+MAX_DEPTH = 32
+"""Tables and lists inside of each other in a header; deeper ones could neither be kept nor shown."""
+
+PREFETCH = 256
 """Messages the broker sends ahead of their acknowledgement."""
 
 _LOOK = timedelta(milliseconds=1)
@@ -163,6 +166,8 @@ class Consumer:
         else:
             unreadable = ""
         headers = properties.pop("application_headers", {})
+        if _is_deeper(headers, MAX_DEPTH):
+            unreadable, properties, headers = f"headers nested deeper than {MAX_DEPTH}", {}, {}
         info = message.delivery_info
         self._arrived.append(
             Envelope(
@@ -189,3 +194,17 @@ class Consumer:
     def _forget(self) -> None:
         self._connection = self._channel = None
         self._arrived.clear()
+
+
+def _is_deeper(table: Any, depth: int) -> bool:
+    level = [table]
+    for _ in range(depth + 1):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -6,6 +6,7 @@ socket; RabbitMQ checks none of that. One message with such properties would clo
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from struct import pack
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 from amqp import spec
 from amqp.method_framing import frame_handler
 
-UNREADABLE = "plantbus-unreadable: "
-"""Starts the cluster_id (a property AMQP 0-9-1 deprecates) of a message whose properties were replaced."""
+UNREADABLE = f"plantbus-unreadable {secrets.token_hex(8)}: "
+"""Starts the cluster_id (a property AMQP 0-9-1 deprecates) of a message whose properties were replaced.
+
+Drawn anew by every process: no publisher can write it and so choose the cause of a receipt.
+"""
 
 _CONTENT_HEADER = 2
 _PROPERTIES_AT = 12  # class, weight and body size stand before them

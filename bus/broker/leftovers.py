@@ -10,8 +10,11 @@ from loguru import logger as log
 
 from bus.broker.consumer import Consumer
 from bus.broker.router import run_router
-from bus.model.envelope import EXCHANGE, Envelope
+from bus.model.envelope import Envelope, claimed_sender
 from bus.ports import Receipt, ReceiptKind
+
+_HINTS = ("transform.", "send.")
+"""How the queues of hints begin."""
 
 Record = Callable[[Sequence[Receipt]], None]
 """Keeps receipts; returns after the commit. May raise StoreUnavailable: they are offered again."""
@@ -37,6 +40,7 @@ def receipt_of_dead_letter(envelope: Envelope) -> Receipt:
     """INVALID(dead-lettered.<reason>), raw, with the queue it died in; the reason is RabbitMQ's own word."""
     death = _own_death(envelope)
     reason = str(death.get("reason", "unknown"))
+    system, type_name = claimed_sender(envelope.routing_key)
     return Receipt(
         kind=ReceiptKind.INVALID,
         cause=f"dead-lettered.{reason}",
@@ -45,15 +49,15 @@ def receipt_of_dead_letter(envelope: Envelope) -> Receipt:
         properties={**envelope.properties, "headers": dict(envelope.headers)},
         body=envelope.body,
         message_id=str(envelope.properties.get("message_id", "")),
-        system=str(envelope.properties.get("app_id", "")),
-        type=str(envelope.properties.get("type", "")),
+        system=system,
+        type=type_name,
     )
 
 
 def _is_hint(envelope: Envelope) -> bool:
     """A dead hint is no message: the store knows the work, and the relay sends another hint."""
     queue = str(_own_death(envelope).get("queue", ""))
-    if not queue or queue.startswith(EXCHANGE):
+    if not queue.startswith(_HINTS):
         return False
     log.warning("hint dead-lettered", queue=queue)
     return True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 
 from loguru import logger as log
@@ -20,9 +22,14 @@ _WAIT = timedelta(seconds=1)
 _FIRST_PAUSE = 0.2  # seconds
 _LONGEST_PAUSE = 15.0  # seconds
 _TICK = 1.0  # seconds
+_SLOW = 2.0  # seconds; work between two acknowledgements should take no longer
+_QUICK = 0.5  # seconds
 
 Receive = Callable[[Sequence[Envelope]], Collection[str]]
 """Keeps a batch; returns after its commit, with the queues that have work now. Safe to call twice."""
+
+Begin = Callable[[Sequence[Envelope]], Future[Collection[str]]]
+"""Has a batch received in another thread."""
 
 Wake = Callable[[Collection[str]], None]
 """Puts hints on queues; never raises for a broker that is away."""
@@ -40,30 +47,47 @@ def run_router(
     """Receive batch after batch until `stop` is set, then close the consumer.
 
     While the store is away nothing is acknowledged and everything waits at the broker. Every other error of `receive`
-    ends the router with its batch unacknowledged.
+    ends the router with its batch unacknowledged. `receive` runs in a thread of its own, one call at a time, while the
+    connection is kept alive; the next batch after a slow one is smaller.
     """
+    helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"receive {consumer.queue}")
+    most = limit
+
+    def begin(batch: Sequence[Envelope]) -> Future[Collection[str]]:
+        return helper.submit(receive, batch)
+
     try:
         while not stop.is_set():
-            batch = consumer.next_batch(limit=limit, max_bytes=max_bytes, wait=_WAIT)
+            batch = consumer.next_batch(limit=most, max_bytes=max_bytes, wait=_WAIT)
             if not batch:
                 continue
-            queues = _received(batch, consumer, receive, stop)
+            began = time.monotonic()
+            queues = _received(batch, consumer, begin, stop)
+            most = next_limit(most, len(batch), time.monotonic() - began, limit=limit)
             # Ack after the commit: a crash before this line redelivers, and receive() may see a message twice.
             if queues is not None:
                 consumer.ack(batch[-1])
                 wake(queues)
     finally:
+        helper.shutdown()
         consumer.close()
 
 
+def next_limit(most: int, received: int, seconds: float, *, limit: int) -> int:
+    """How many messages the next batch may hold, after `received` of at most `most` took that long."""
+    if seconds > _SLOW:
+        return max(1, received // 2)
+    return min(limit, most * 2) if seconds < _QUICK else most
+
+
 def _received(
-    batch: Sequence[Envelope], consumer: Consumer, receive: Receive, stop: threading.Event
+    batch: Sequence[Envelope], consumer: Consumer, begin: Begin, stop: threading.Event
 ) -> Collection[str] | None:
     """The queues to wake once the batch is kept. None: stopped before, or the broker will send it again."""
     failures = 0
     while True:
         try:
-            queues = receive(batch)
+            queues = _result(begin(batch), consumer)
         except (StoreUnavailable, StoreConflict) as error:
             failures += 1
             log.warning("router waits for the store", queue=consumer.queue, cause=str(error), failures=failures)
@@ -75,6 +99,13 @@ def _received(
         _pause(longest * random.uniform(0.5, 1), consumer, stop)  # noqa: S311  # jitter, no secret
         if stop.is_set() or not consumer.holds(batch[-1]):
             return None
+
+
+def _result(receiving: Future[Collection[str]], consumer: Consumer) -> Collection[str]:
+    # A batch that takes long must not cost the connection: its acknowledgement would fail and all of it come again.
+    while not wait([receiving], timeout=_TICK).done:
+        consumer.keep_alive()
+    return receiving.result()
 
 
 def _pause(seconds: float, consumer: Consumer, stop: threading.Event) -> None:

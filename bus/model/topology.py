@@ -22,7 +22,9 @@ ENGINE = "bus"
 NEVER = 1_000_000_000
 """A delivery limit that never fires. Without one RabbitMQ 4 takes 20; -1 is no limit for 4, but one try for 3.10."""
 
-_NOTHING = "^$"
+# Not `$`: in PCRE, which RabbitMQ takes, it matches before a line feed at the end too.
+_END = r"\z"
+_NOTHING = f"^{_END}"
 _EVERYTHING = ".*"
 _KEPT = {"x-queue-type": "quorum", "x-delivery-limit": NEVER}
 _IN_ORDER = {"x-single-active-consumer": True}
@@ -114,7 +116,7 @@ def plan_topology(
     """
     exchanges = [Exchange(UNROUTED, "fanout"), Exchange(DEAD, "fanout"), Exchange(OUT, "topic")]
     exchanges.append(Exchange(IN, "topic", {"alternate-exchange": UNROUTED}))
-    queues = [Queue(UNROUTED, _KEPT | _IN_ORDER), Queue(DEAD, _KEPT | _IN_ORDER)]
+    queues = [Queue(UNROUTED, _KEPT | _IN_ORDER | _DEAD_LETTERS | _SAFELY), Queue(DEAD, _KEPT | _IN_ORDER)]
     bindings = [Binding(UNROUTED, UNROUTED, "queue", ""), Binding(DEAD, DEAD, "queue", "")]
     for message_class in MessageClass:
         count = partitions.get(message_class, 1)
@@ -158,7 +160,7 @@ def _users(systems: Iterable[System], engine: str) -> Iterable[User]:
             )
         taken[system.user] = f"system {system.name}"
         keys = _keys(system, by_name)
-        write = f"^{_literal(IN)}$" if keys else _NOTHING
+        write = f"^{_literal(IN)}{_END}" if keys else _NOTHING
         yield User(system.user, _NOTHING, write, _NOTHING, {IN: (keys or _NOTHING, _NOTHING)}, system.password)
 
 
@@ -173,7 +175,7 @@ def _keys(system: System, systems: Mapping[str, System]) -> str:
             speaks_for.append(rf"{_any(spoken.sites, NAME)}\.{_any([name], NAME)}\.{_any(spoken.publishes, TYPE_NAME)}")
     if not speaks_for:
         return ""
-    return f"^{speaks_for[0]}$" if len(speaks_for) == 1 else f"^({'|'.join(speaks_for)})$"
+    return f"^{speaks_for[0]}{_END}" if len(speaks_for) == 1 else f"^({'|'.join(speaks_for)}){_END}"
 
 
 def _any(names: Iterable[str], form: Any) -> str:

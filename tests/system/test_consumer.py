@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 
 from bus.broker import link
 from bus.broker.address import read_addresses
-from bus.broker.consumer import Consumer
-from bus.broker.leftovers import run_dead_letters
+from bus.broker.consumer import MAX_DEPTH, Consumer
+from bus.broker.leftovers import _is_hint, run_dead_letters
 from bus.broker.publisher import Publisher
 from bus.broker.router import run_router
 from bus.errors import StoreUnavailable
@@ -51,7 +52,7 @@ def publish(plant: Plant, count: int, **overrides: Any) -> None:
 
 def left(plant: Plant, count: int) -> list[Envelope]:
     """What a consumer that comes later finds; the queue must hold `count` and nothing else."""
-    later = Consumer(plant.url("bus"), QUEUE)
+    later = Consumer(plant.url("bus"), QUEUE, prefetch=count + 1)
     found = read(later, count)
     assert later.next_batch(limit=1, max_bytes=MUCH, wait=AT_ONCE) == []
     later.close()
@@ -253,6 +254,27 @@ def test_the_connection_stays_alive_through_a_store_outage_of_several_heartbeats
     assert left(plant, 0) == []
 
 
+def test_the_connection_stays_alive_through_a_batch_that_takes_several_heartbeats(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "HEARTBEAT", timedelta(seconds=2))
+    publish(plant, 1)
+    stop = threading.Event()
+    offered: list[int] = []
+
+    def receive(batch: Sequence[Envelope]) -> Collection[str]:
+        offered.extend(numbers(list(batch)))
+        time.sleep(7)  # what opening it costs
+        stop.set()
+        return ()
+
+    run_router(Consumer(plant.url("bus"), QUEUE), receive, ignore, stop)
+
+    assert offered == [0]
+    # A lost connection would have left the acknowledgement behind.
+    assert left(plant, 0) == []
+
+
 def test_dead_letters_are_recorded_with_reason_and_origin(plant: Plant) -> None:
     publish(plant, 1)
     _raw_channel(plant, lambda channel: _reject_one(channel, QUEUE))
@@ -269,6 +291,15 @@ def test_dead_letters_are_recorded_with_reason_and_origin(plant: Plant) -> None:
     assert receipt.cause == "dead-lettered.rejected"
     assert QUEUE in receipt.detail
     assert (receipt.body, receipt.routing_key) == (b"0", f"P100.erp.{ORDER}")
+
+
+def test_a_dead_letter_of_bus_unrouted_is_a_message_and_that_of_a_workers_queue_a_hint() -> None:
+    recorded = [
+        not _is_hint(Envelope(routing_key="k", body=b"", headers={"x-death": [{"queue": queue}]}))
+        for queue in ("bus.unrouted", "bus.in.event.0", "", "send.erp", "transform.event")
+    ]
+
+    assert recorded == [True, True, True, False, False]
 
 
 # --- messages made to end their reader -------------------------------------------------------------------------------
@@ -300,6 +331,7 @@ def _nested(depth: int) -> bytes:
         pytest.param(struct.pack(">HB", 0x0020, 2) + b"\xff\xfe", id="a type that is no UTF-8"),
         pytest.param(_table(b"\x01tT" + b"\xff" * 8), id="a time beyond all years"),
         pytest.param(_table(_nested(5000)), id="tables in tables"),
+        pytest.param(_table(_nested(MAX_DEPTH + 1)), id="tables in tables that can be read, but not shown"),
     ],
 )
 def test_properties_that_cannot_be_read_are_said_and_hold_up_nobody(
@@ -319,6 +351,25 @@ def test_properties_that_cannot_be_read_are_said_and_hold_up_nobody(
     assert found.headers == {}
     assert not before.unreadable
     assert not after.unreadable
+
+
+def test_a_publisher_cannot_say_that_its_properties_are_unreadable(plant: Plant, consumer: Consumer) -> None:
+    forged = amqp.Message(b"forged", cluster_id="plantbus-unreadable: whatever", message_id="mine")
+    _raw_channel(plant, lambda channel: channel.basic_publish(forged, "bus.in", f"P100.erp.{ORDER}"))
+
+    [found] = read(consumer, 1)
+
+    assert (found.unreadable, found.properties["message_id"]) == ("", "mine")
+
+
+def test_headers_may_nest_as_far_as_they_can_be_shown(plant: Plant, consumer: Consumer) -> None:
+    nested = RawProperties(b"nested")
+    nested.raw = _table(_nested(MAX_DEPTH))
+    _raw_channel(plant, lambda channel: channel.basic_publish(nested, "bus.in", f"P100.erp.{ORDER}"))
+
+    [found] = read(consumer, 1)
+
+    assert (found.unreadable, list(found.headers)) == ("", ["t"])
 
 
 def test_a_routing_key_that_is_no_text_holds_up_nobody(plant: Plant) -> None:

@@ -33,7 +33,7 @@ def line(plant: Plant) -> Iterator[TcpLine]:
 
 def published(plant: Plant, count: int) -> list[int]:
     """At least so many, and what stands behind them."""
-    consumer = Consumer(plant.url("bus"), QUEUE)
+    consumer = Consumer(plant.url("bus"), QUEUE, prefetch=count + 1)
     found = read(consumer, count)
     found += consumer.next_batch(limit=count, max_bytes=10**9, wait=AT_ONCE)
     consumer.close()

@@ -126,7 +126,14 @@ def refusal(url: str, **overrides: Any) -> str:
 def test_a_type_or_site_the_system_may_not_publish_is_refused_by_the_broker(vhost: Vhost) -> None:
     plant = a_plant(vhost)
 
-    for key in (f"P100.mes.{ORDER}", f"P200.mes.{REPORT}", f"P100.erp.{ORDER}", f"P100.mes.{REPORT}2", ""):
+    for key in (
+        f"P100.mes.{ORDER}",
+        f"P200.mes.{REPORT}",
+        f"P100.erp.{ORDER}",
+        f"P100.mes.{REPORT}2",
+        f"P100.mes.{REPORT}\n",
+        "",
+    ):
         assert "ACCESS_REFUSED" in refusal(plant.url("mes"), routing_key=key)
 
 

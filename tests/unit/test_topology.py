@@ -77,22 +77,28 @@ def test_work_queues_dead_letter_to_the_queue_the_bus_reads() -> None:
     assert Binding("bus.dead", "bus.dead", "queue", "") in topology.bindings
 
 
+def as_python_writes_it(pattern: str) -> str:
+    return pattern.replace(r"\z", r"\Z")
+
+
 def test_a_system_may_write_its_own_keys_and_nothing_else() -> None:
     mes = a_system("mes-p1", sites=("P100", "P200"), publishes=(ORDER, STATUS))
 
     user = user_of(a_topology(mes), "mes-p1")
 
-    assert (user.configure, user.write, user.read) == ("^$", r"^bus\.in$", "^$")
+    assert (user.configure, user.write, user.read) == (r"^\z", r"^bus\.in\z", r"^\z")
     write, read = user.topics["bus.in"]
-    assert write == r"^(P100|P200)\.mes-p1\.(equipment\.status-changed\.v1|order\.release\.v1)$"
-    assert read == "^$"
+    assert write == r"^(P100|P200)\.mes-p1\.(equipment\.status-changed\.v1|order\.release\.v1)\z"
+    assert read == r"^\z"
     for key in (
         f"P300.mes-p1.{ORDER}",
         f"P100.mes-p2.{ORDER}",
         f"P100.mes-p1.{ORDER}2",
         "P100.mes-p1.orderXrelease.v1",
+        f"P100.mes-p1.{ORDER}\n",
     ):
-        assert not re.search(write, key)
+        assert not re.search(as_python_writes_it(write), key)
+    assert re.search(as_python_writes_it(write), f"P100.mes-p1.{ORDER}")
 
 
 def test_a_bridge_may_write_the_keys_of_the_systems_it_lists() -> None:
@@ -100,13 +106,13 @@ def test_a_bridge_may_write_the_keys_of_the_systems_it_lists() -> None:
 
     write, _ = user_of(a_topology(bridge, a_system("mes")), "gate").topics["bus.in"]
 
-    assert write == r"^P100\.mes\.order\.release\.v1$"
+    assert write == r"^P100\.mes\.order\.release\.v1\z"
 
 
 def test_a_system_that_publishes_nothing_may_write_nothing() -> None:
     user = user_of(a_topology(a_system("wms", publishes=())), "wms")
 
-    assert (user.write, user.topics["bus.in"]) == ("^$", ("^$", "^$"))
+    assert (user.write, user.topics["bus.in"]) == (r"^\z", (r"^\z", r"^\z"))
 
 
 @pytest.mark.parametrize(
@@ -139,3 +145,11 @@ def test_definitions_carry_the_hashes_given() -> None:
     users = definitions(a_topology(a_system("one")), vhost="plant", password_hash={"one": "aGFzaA=="})["users"]
 
     assert {user["name"]: user["password_hash"] for user in users} == {"bus": "", "one": "aGFzaA=="}
+
+
+def test_every_queue_that_keeps_messages_has_the_dead_letter_exchange_but_the_one_behind_it() -> None:
+    topology = a_topology(a_system("mes"))
+
+    without = {queue.name for queue in topology.queues if "x-dead-letter-exchange" not in queue.arguments}
+
+    assert without == {"bus.dead"}
