@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """The command `bus`."""
-    from bus.cli.root import bus
+    try:
+        from bus.cli.root import bus
+    except KeyboardInterrupt:  # Ctrl-C before there is anything that could answer it
+        sys.exit(130)
 
     bus.main(prog_name="bus")

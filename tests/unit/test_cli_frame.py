@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bus.cli import status
+from bus.cli import main, status
 from bus.cli.root import bus
 from tests.unit.command_line import CommandLine, Plant
 from tests.unit.plant_store import ROOT
@@ -212,6 +213,19 @@ def test_ctrl_c_is_no_traceback(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
 
     assert result.exit_code == 130
     assert "Traceback" not in result.output
+
+
+def test_ctrl_c_before_the_command_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "bus.cli.root", Interrupted("bus.cli.root"))
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 130
 
 
 def test_a_reader_that_goes_away_is_no_traceback(plant: Plant) -> None:
