@@ -3,6 +3,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+JOBS ?= 3
 
 # make demo BROKER=amqp://… MANAGEMENT=http://… KEEP=1; make test ARGS="-k lanes"
 export BROKER MANAGEMENT KEEP
@@ -17,8 +18,9 @@ help:  ## what can be typed here
 demo: $(READY)  ## a plant day on a private RabbitMQ; BROKER and MANAGEMENT name another one, KEEP=1 leaves it running
 	@$(PYTHON) -m tests.plant.demo $(ARGS)
 
+# Tests mostly wait for real services: three processes, each with services of its own, keep two cores busy.
 test: $(READY) rabbitmq  ## all tests, real RabbitMQ and real PostgreSQL included
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(READY)  ## format, lint, types, import rules and the tests that need no services
 	@$(PYTHON) -m ruff format --check .
