@@ -49,8 +49,8 @@ class Shaky(Database):
 
 
 @pytest.fixture
-def shaky(store: SqlStore, store_url: str) -> Iterator[Shaky]:
-    database = Shaky(store_url)
+def shaky(store: SqlStore, address: str) -> Iterator[Shaky]:
+    database = Shaky(address)
     yield database
     database.close()
 
@@ -58,10 +58,10 @@ def shaky(store: SqlStore, store_url: str) -> Iterator[Shaky]:
 # --- promise 1: committed before acknowledged ------------------------------------------------------------------------
 
 
-def test_promise_1_what_receive_returned_for_is_committed(store: SqlStore, store_url: str) -> None:
+def test_promise_1_what_receive_returned_for_is_committed(store: SqlStore, address: str) -> None:
     a_bus(store).receive(a_step("a"))
 
-    elsewhere = SqlStore(Database(store_url))
+    elsewhere = SqlStore(Database(address))
     seen = [row.message_id for row in rows(elsewhere, t.message)]
     elsewhere.close()
 

@@ -231,10 +231,10 @@ def processes(*arguments: Sequence[str]) -> Iterator[list[subprocess.Popen[str]]
             process.communicate(timeout=60)
 
 
-def test_no_writer_waits_for_many_turns_of_others(store: SqlStore, store_url: str) -> None:
+def test_no_writer_waits_for_many_turns_of_others(store: SqlStore, address: str) -> None:
     writers, turns = 4, 60
 
-    with processes(*(["write", store_url, name, str(writers), str(turns)] for name in ("a", "b"))) as started:
+    with processes(*(["write", address, name, str(writers), str(turns)] for name in ("a", "b"))) as started:
         pass
 
     assert [process.returncode for process in started] == [0, 0]
