@@ -259,8 +259,8 @@ class _Tree:
         return f"line {self.parser.CurrentLineNumber}, column {self.parser.CurrentColumnNumber + 1}"
 
     def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
-        declared = (encoding or "utf-8").lower()
-        if declared not in _ENCODINGS or (declared == "us-ascii" and not self.is_ascii):
+        declared = encoding or "UTF-8"
+        if declared.lower() not in _ENCODINGS or (declared.lower() == "us-ascii" and not self.is_ascii):
             raise MessageInvalid(
                 "xml.charset", Violation(self.place(), f"encoding {declared[:40]!r}: UTF-8 (or US-ASCII) is expected")
             )

@@ -73,7 +73,7 @@ def test_the_comparison_finds_a_missing_binding_a_foreign_one_and_a_wider_right(
         at = f"/bindings/{vhost.name}/e/bus.in/q/bus.in.transaction.0"
         api.delete(f"{at}/%2A.%2A.{ORDER}").raise_for_status()
         api.post(at, json={"routing_key": "#"}).raise_for_status()
-        rights = {"configure": "^$", "write": ".*", "read": "^$"}
+        rights = {"configure": r"^\z", "write": ".*", "read": r"^\z"}
         api.put(f"/permissions/{vhost.name}/{user}", json=rights).raise_for_status()
 
     with plant.management() as management:
