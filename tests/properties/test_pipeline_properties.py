@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import shutil
 import tempfile
@@ -50,7 +51,9 @@ FAILURES: list[Callable[[], DeliveryFailure]] = [
 @cache
 def _empty_store() -> Path:
     """A file with the tables in it, made once; each example works on a copy."""
-    path = Path(tempfile.mkdtemp(prefix="plantbus-properties-")) / "empty.db"
+    folder = Path(tempfile.mkdtemp(prefix="plantbus-properties-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "empty.db"
     database = Database(f"sqlite:///{path}")
     upgrade(database)
     with database.engine.connect() as connection:
