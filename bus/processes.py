@@ -88,7 +88,7 @@ def run_router(project: Project, classes: Sequence[MessageClass] = tuple(Message
     url = broker_url(project)
     survived: set[bytes] = set()
 
-    def keep(batch: Sequence[Envelope]) -> Collection[str]:
+    def keep(message_class: MessageClass | None, batch: Sequence[Envelope]) -> Collection[str]:
         return receive(
             batch,
             store=store,
@@ -96,16 +96,21 @@ def run_router(project: Project, classes: Sequence[MessageClass] = tuple(Message
             telemetry=telemetry,
             max_bytes=project.settings.max_bytes,
             survived=survived,
+            message_class=message_class,
         )
 
-    queues = [q for c in classes for q in queues_of(c, project.settings.partitions[c])]
+    queues: list[tuple[str, MessageClass | None]] = [
+        (queue, each) for each in classes for queue in queues_of(each, project.settings.partitions[each])
+    ]
     if MessageClass.EVENT in classes:
-        queues.append(UNROUTED)
+        queues.append((UNROUTED, None))  # takes every class
     threads = [
         threading.Thread(
-            target=run_router_loop, args=(Consumer(url, queue, name=f"plantbus {queue}"), keep, wake, stop), name=queue
+            target=run_router_loop,
+            args=(Consumer(url, queue, name=f"plantbus {queue}"), partial(keep, message_class), wake, stop),
+            name=queue,
         )
-        for queue in queues
+        for queue, message_class in queues
     ]
     if MessageClass.EVENT in classes:
         record = partial(_record_dead_letters, store, telemetry)
