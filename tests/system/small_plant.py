@@ -258,9 +258,11 @@ class Part:
         self._log = Path(installation.folder) / f"{role}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.deaths: list[int] = []
+        self._said_before = 0
 
     def start(self) -> None:
         command = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), *self._argv]
+        self._said_before = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -282,9 +284,17 @@ class Part:
     def stop(self) -> None:
         """As an operator stops it: it finishes what it holds."""
         if self.process is not None:
+            eventually(self._hears, why=self.said)
             self.process.terminate()
             assert self.process.wait(PATIENCE) == 0, self.said()
             self.process = None
+
+    def _hears(self) -> bool:
+        """Whether it came so far that it listens to signals."""
+        with self._log.open("rb") as log:
+            log.seek(self._said_before)
+            said = log.read()
+        return b"consumer opened" in said or b"worker started" in said
 
     def said(self) -> str:
         """The end of its log, for whoever wonders."""

@@ -200,7 +200,7 @@ def xml(document: str | bytes, **more: Any) -> Publication:
         ('{"order": "4711", "step": 1} {}', "line 1, column 30"),
         ('{"order": "4711", "step": 01}', "line 1, column 28"),
         ("<step order='4711' step='1'/>", "line 1, column 1"),
-        ('{"order": "4711", "step": ' + "9" * 5000 + "}", "line 1, column 27"),
+        pytest.param('{"order": "4711", "step": ' + "9" * 5000 + "}", "line 1, column 27", id="a number without end"),
         ('{"order": "4711", "step": 1e999999999}', "line 1, column 27"),
     ],
 )
@@ -245,9 +245,8 @@ LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
         pytest.param("<!DOCTYPE s><s order='4711' step='1'/>", id="a document type and nothing else"),
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_a_doctype_is_refused_before_any_entity_is_looked_at(plant: Plant, body: str, encoding: str) -> None:
-    bad = xml(f'<?xml version="1.0" encoding="{encoding}"?>\n{body}'.encode(encoding))
+def test_a_doctype_is_refused_before_any_entity_is_looked_at(plant: Plant, body: str) -> None:
+    bad = xml(f'<?xml version="1.0" encoding="utf-8"?>\n{body}'.encode())
 
     [receipt] = plant.surrounded(bad)
 
@@ -304,15 +303,13 @@ def test_a_wrong_charset_is_invalid_and_named(plant: Plant, bad: Publication, ca
     is_refused(receipt, bad, "invalid", cause, place)
 
 
-def test_xml_in_an_encoding_it_declares_is_taken_with_its_letters(plant: Plant) -> None:
-    order = an_order() + "ß"
-    document = f'<?xml version="1.0" encoding="ISO-8859-1"?><step order="{order}" step="1"/>'.encode("latin-1")
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "windows-1252", "UTF-16"])
+def test_xml_in_another_encoding_is_invalid_though_it_declares_it(plant: Plant, encoding: str) -> None:
+    bad = xml(f'<?xml version="1.0" encoding="{encoding}"?><step order="4711" step="1"/>'.encode(encoding))
 
-    assert plant.surrounded(xml(document, message_id=order)) == []
+    [receipt] = plant.surrounded(bad)
 
-    [message] = plant.ledger.messages(t.message.c.message_id == order)
-    assert message.subject == f"order:{order}"
-    assert message.body == document
+    is_refused(receipt, bad, "invalid", "xml.charset", "line 1, column 1")
 
 
 def test_a_body_over_the_size_limit_is_invalid_before_it_is_looked_into(plant: Plant) -> None:
@@ -334,11 +331,16 @@ def test_a_body_over_the_size_limit_is_invalid_before_it_is_looked_into(plant: P
         pytest.param(a_document('{"a":' * 200_000), "json.depth", "line 1, column 321", id="objects without end"),
         pytest.param(a_document("[" * MAX_BYTES), "json.depth", "line 1, column 65", id="nothing but brackets"),
         pytest.param(
-            a_document("[" + "[]," * 250_000 + "[]]"), "json.depth", "more than 200000", id="too many, side by side"
+            a_document("[" + "[]," * 250_000 + "[]]"),
+            "json.depth",
+            "more than 20000 objects",
+            id="too many, side by side",
         ),
         pytest.param(xml("<a>" * 65 + "</a>" * 65), "xml.depth", "line 1, column 193", id="elements"),
         pytest.param(xml("<a>" * 300_000), "xml.depth", "line 1, column 193", id="elements without end"),
-        pytest.param(xml(f"<a>{'<b/>' * 250_000}</a>"), "xml.depth", "more than 200000", id="too many elements"),
+        pytest.param(
+            xml(f"<a>{'<b/>' * 250_000}</a>"), "xml.depth", "more than 20000 elements", id="too many elements"
+        ),
     ],
 )
 def test_what_nests_too_deep_or_has_too_many_parts_is_invalid(
