@@ -154,7 +154,7 @@ def rehearse(opened: Opened, catalogue: Catalogue, *, depth: int = 0) -> Rehears
     for selection in catalogue.routes.select(opened):
         if selection.error:
             key = delivery_key(opened.message, route=selection.route.name, replay=0)
-            steps.append(Step(opened.message, selection.route, key, failure=f"predicate.raised: {selection.error}"))
+            steps.append(Step(opened.message, selection.route, key, failure=f"{selection.cause}: {selection.error}"))
         else:
             steps.append(_step(opened, selection.route, catalogue, depth))
     return Rehearsal(opened.message, steps)

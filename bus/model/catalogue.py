@@ -66,6 +66,27 @@ class Catalogue:
                 yield f"endpoint {endpoint.name}: system {endpoint.system!r} is not declared ({_known(self.systems)})"
             if endpoint.visible_after < endpoint.timeout:
                 yield f"endpoint {endpoint.name}: visible_after is below its timeout; a late booking would be missed"
+        yield from self._rings()
+
+    def _rings(self) -> Iterator[str]:
+        """Routes to=BUS along which a type becomes itself again: a message would enter for ever."""
+        makes: dict[str, dict[str, Route]] = {}
+        for route in self.routes:
+            if route.to == BUS and route.transform is not None:
+                for taken in sorted(types_of(route) or route.transform.takes):
+                    for made in route.transform.makes:
+                        makes.setdefault(taken, {}).setdefault(made, route)
+        told: set[str] = set()
+        for start in makes:
+            ring = _way_back(start, makes)
+            if ring and not told & set(ring):
+                told.update(ring)
+                steps = zip(ring, (*ring[1:], start), strict=True)
+                names = ", ".join(dict.fromkeys(makes[taken][made].name for taken, made in steps))
+                yield (
+                    f"route {makes[start][(*ring[1:], start)[0]].name}: to=BUS leads in a ring ({names}): "
+                    f"{' → '.join((*ring, start))}; a message would enter for ever: let one of them make another type"
+                )
 
     def _system_complaints(self, system: System) -> Iterator[str]:
         for site in system.sites:
@@ -114,6 +135,20 @@ class Catalogue:
         complaints = list(self.complaints())
         if complaints:
             raise ConfigurationError("\n".join(complaints))
+
+
+def _way_back(start: str, makes: Mapping[str, Mapping[str, Route]]) -> tuple[str, ...]:
+    """The types along a shortest way from a type to itself, itself first; empty: there is none."""
+    ways: list[tuple[str, ...]] = [(start,)]
+    seen: set[str] = set()
+    for way in ways:  # grows: the breadth-first queue
+        for made in makes.get(way[-1], ()):
+            if made == start:
+                return way
+            if made not in seen:
+                seen.add(made)
+                ways.append((*way, made))
+    return ()
 
 
 def _known(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from bus.errors import ConfigurationError
 from bus.model.message import BUS, Opened, digest_of
 from bus.model.path import MISSING, value_at
-from bus.model.predicate import All, AnyOf, Comparison, Not, Opaque, Predicate
+from bus.model.predicate import Opaque, Predicate
 from bus.model.retry import RetryPolicy
 from bus.model.transformer import Transformer
 
@@ -28,7 +28,8 @@ class Route:
     transform: Transformer | None = None
     retry: RetryPolicy = RetryPolicy()
     key: str | None = "subject"
-    """Ordering in the lane: `subject`, a path into the document, or None for no order."""
+    """Ordering in the lane: `subject`, a path into the document, or None for no order. A document that lacks the path
+    is not sent out of order: its delivery is DEAD(key.missing)."""
     on_dead: str = "block"
     """`block`: a dead delivery holds its lane; `skip`: later ones of the key overtake it."""
     owner: str = ""
@@ -55,21 +56,31 @@ class Route:
         return digest_of(self.name, str(self.predicate), transform, self.to, self.on_dead, str(self.key)).hex()[:12]
 
     def lane_key(self, opened: Opened) -> str:
-        """The ordering key in the lane; empty: unordered."""
-        if self.key is None:
+        """The ordering key in the lane; empty: unordered, or it has none (see `lacks_key`)."""
+        if self.key is None or self.lacks_key(opened):
             return ""
         if self.key == "subject":
             return opened.message.subject
+        return f"{self.key}:{value_at(opened.document, self.key)}"
+
+    def lacks_key(self, opened: Opened) -> str:
+        """Why the message cannot be ordered by this route's path, as a sentence; empty: it can."""
+        if self.key is None or self.key == "subject":
+            return ""
         value = value_at(opened.document, self.key)
-        return "" if value is MISSING else f"{self.key}:{value}"
+        if value is not MISSING and value is not None:
+            return ""
+        return f"route {self.name} orders by {self.key}, and the document has nothing there"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A route that takes a message; `error` where its predicate raised: planned as a DEAD delivery."""
+    """A route that takes a message; `error` where its predicate raised or its key is missing: planned DEAD(cause)."""
 
     route: Route
     error: str = ""
+    cause: str = "predicate.raised"
+    """Of the error."""
 
 
 _Test = tuple[str, str]
@@ -127,30 +138,25 @@ class RouteTable:
         return self._by_name.get(name)
 
     def select(self, opened: Opened) -> Sequence[Selection]:
-        """The routes that take the message, in the table's order; a raising predicate is selected with its error."""
+        """The routes that take the message, in the table's order; one that raises or lacks its key with the error."""
         found: list[tuple[int, Selection]] = []
         for bucket in (self._by_type.get(opened.message.type), self._by_type.get(None)):
             for index, route in bucket.candidates(opened) if bucket else ():
-                try:
-                    if route.predicate.holds(opened):
-                        found.append((index, Selection(route)))
-                except Exception as error:  # noqa: BLE001  # a delivery records it: DEAD(predicate.raised)
-                    found.append((index, Selection(route, f"{type(error).__name__}: {error}")))
+                if (selection := _selection(route, opened)) is not None:
+                    found.append((index, selection))
         return [selection for _, selection in sorted(found, key=lambda pair: pair[0])]
+
+
+def _selection(route: Route, opened: Opened) -> Selection | None:
+    try:
+        if not route.predicate.holds(opened):
+            return None
+    except Exception as error:  # noqa: BLE001  # a delivery records it: DEAD(predicate.raised)
+        return Selection(route, f"{type(error).__name__}: {error}")
+    lacking = route.lacks_key(opened)
+    return Selection(route, lacking, "key.missing") if lacking else Selection(route)
 
 
 def types_of(route: Route) -> frozenset[str]:
     """The message types a route names; empty: any."""
     return dict(route.predicate.equalities()).get(("header", "type"), frozenset())
-
-
-def predicate_fields(predicate: Predicate) -> Iterator[str]:
-    """The document paths a predicate reads, for `bus check`."""
-    if isinstance(predicate, Comparison):
-        if predicate.source == "field":
-            yield predicate.path
-    elif isinstance(predicate, All | AnyOf):
-        for part in predicate.parts:
-            yield from predicate_fields(part)
-    elif isinstance(predicate, Not):
-        yield from predicate_fields(predicate.part)

@@ -98,7 +98,8 @@ def run_transform(
     """The checked outputs of a route's transformer for a message; what it takes if there is none.
 
     Raises:
-        PermanentFailure: predicate.not-met, transformer.raised, transformer.output-invalid, value-map.missing.
+        PermanentFailure: predicate.not-met, key.missing, transformer.raised, transformer.output-invalid,
+            value-map.missing.
     """
     if check_predicate:
         _require_predicate(opened, route)
@@ -140,6 +141,8 @@ def _require_predicate(opened: Opened, route: Route) -> None:
         raise PermanentFailure("predicate.raised", f"{type(error).__name__}: {error}") from error
     if not holds:
         raise PermanentFailure("predicate.not-met", f"route {route.name} does not take this message now: discard it")
+    if lacking := route.lacks_key(opened):
+        raise PermanentFailure("key.missing", lacking)
 
 
 def _read_output(output: Outgoing, index: int, route: Route, catalogue: Catalogue) -> Opened:

@@ -15,7 +15,7 @@ from bus.model.predicate import on
 from bus.model.route import Route
 from bus.model.transformer import TransformContext, transformer
 from bus.model.values import ValueMaps
-from tests.small_project import TO_TARGET, endpoint, small_catalogue
+from tests.small_project import TO_BUS, TO_TARGET, endpoint, small_catalogue
 
 
 @transformer(takes="test.step.v1", makes="made.nowhere.v1")
@@ -106,6 +106,38 @@ def test_what_enters_the_bus_keeps_its_class() -> None:
     assert _complaints(small_catalogue(route)) == [
         "route states: what it takes and makes is of several classes (declared: event, transaction)"
     ]
+
+
+def test_routes_that_make_a_type_of_itself_are_refused() -> None:
+    @transformer(takes="test.step.v1", makes="native.step.v1")
+    def back(opened: Opened, context: TransformContext) -> Outgoing:
+        return Outgoing(type="native.step.v1", body=opened.message.body)
+
+    there = Route(name="there", when=on("native.step.v1"), to=BUS, transform=TO_BUS.transform)
+    and_back = Route(name="and-back", when=on("test.step.v1"), to=BUS, transform=back)
+
+    complaints = [text for text in _complaints(small_catalogue(there, and_back)) if "ring" in text]
+
+    assert complaints == [
+        "route there: to=BUS leads in a ring (there, and-back): native.step.v1 → test.step.v1 → native.step.v1; "
+        "a message would enter for ever: let one of them make another type"
+    ]
+
+
+def test_a_route_that_makes_what_it_takes_is_refused() -> None:
+    @transformer(takes="test.step.v1", makes="test.step.v1")
+    def same(opened: Opened, context: TransformContext) -> Outgoing:
+        return Outgoing(type="test.step.v1", body=opened.message.body)
+
+    (complaint,) = _complaints(small_catalogue(Route(name="again", when=on("test.step.v1"), to=BUS, transform=same)))
+
+    assert "ring (again): test.step.v1 → test.step.v1;" in complaint
+
+
+def test_one_type_that_several_routes_make_is_no_ring() -> None:
+    twice = [Route(name=name, when=on("native.step.v1"), to=BUS, transform=TO_BUS.transform) for name in ("a", "b")]
+
+    assert _complaints(small_catalogue(*twice, TO_TARGET)) == []
 
 
 # --- systems and endpoints -------------------------------------------------------------------------------------------

@@ -108,8 +108,18 @@ def test_a_predicate_that_raises_is_selected_with_its_error() -> None:
 
     broken_one, sound_one = table.select(opened("a.one.v1", {}))
 
-    assert broken_one.error == "KeyError: 'no such field'"
+    assert (broken_one.cause, broken_one.error) == ("predicate.raised", "KeyError: 'no such field'")
     assert sound_one == Selection(table.routes[1])
+
+
+@pytest.mark.parametrize("document", [{}, {"pallet": None}, {"pallets": [{"id": 7}]}])
+def test_a_document_without_the_path_a_route_orders_by_is_selected_with_its_error(document: dict[str, Any]) -> None:
+    table = RouteTable([Route(name="by-pallet", when=on("a.one.v1"), to="x", key="pallet")])
+
+    (selection,) = table.select(opened("a.one.v1", document))
+
+    assert selection.cause == "key.missing"
+    assert "by-pallet orders by pallet" in selection.error
 
 
 def test_two_routes_of_one_name_are_refused() -> None:
