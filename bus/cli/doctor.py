@@ -13,7 +13,7 @@ from bus.cli.desk import Desk, desk
 from bus.cli.frame import FOUND_BAD, OK, BusCommand
 from bus.cli.output import Column
 from bus.cli.store import NOT_FOR_REGULATED_USE
-from bus.cli.texts import duration
+from bus.cli.texts import counted, duration, plain
 from bus.errors import BusError
 
 SKEW = timedelta(seconds=2)
@@ -143,11 +143,26 @@ def _rights(work: Desk) -> Iterator[Finding]:
         yield Finding("rights", "note", f"not checked without the management API: {', '.join(found.unchecked)}")
 
 
+def _deliveries(work: Desk) -> Iterator[Finding]:
+    """Whether every delivery that waits has somebody who will claim it."""
+    from bus.store.unserved import unserved
+
+    for queue in unserved(work.database, served=work.project.catalogue.queues):
+        endpoint = queue.queue.removeprefix("send.")
+        yield Finding(
+            "deliveries",
+            "bad",
+            f"{counted(queue.deliveries, 'delivery')} in {plain(queue.queue)}, which nobody "
+            f"serves: put [endpoints.{plain(endpoint)}] back into bus.toml, or give them up: "
+            f"bus lane list --endpoint {plain(endpoint)}, bus dead discard {queue.oldest} … --reason …",
+        )
+
+
 def _at_work(work: Desk) -> Iterator[Finding]:
-    from bus.pipeline.resume import LEASE, RELAY
+    from bus.pipeline.resume import RELAY
     from bus.store.overview import overview
 
-    leases = [lease for lease in overview(work.database).leases if lease.age < LEASE]
+    leases = [lease for lease in overview(work.database).leases if lease.age < work.project.settings.lease]
     for name, alive in (
         ("relay", any(lease.name == RELAY for lease in leases)),
         ("workers", any(lease.name != RELAY for lease in leases)),
@@ -162,6 +177,7 @@ _CHECKS: tuple[tuple[str, Check, str], ...] = (
     ("store", _store, "project"),
     ("migrations", _migrations, "store"),
     ("clock", _clock, "store"),
+    ("deliveries", _deliveries, "store"),
     ("broker", _broker, "project"),
     ("rights", _rights, "broker"),
     ("at work", _at_work, "store"),

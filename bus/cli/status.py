@@ -13,7 +13,6 @@ from bus.cli.desk import Desk, desk
 from bus.cli.frame import FOUND_BAD, LIMIT, OK, BusCommand
 from bus.cli.output import WIDE, Column
 from bus.cli.texts import counted, duration, plain, when
-from bus.pipeline.resume import LEASE
 
 if TYPE_CHECKING:
     from bus.model.ledger import Equation
@@ -49,7 +48,9 @@ def status(prove: bool, limit: int) -> int:
         "re_entering_dead": found.re_entering_dead,
         "in_doubt": found.doubts,
         "endpoints_not_open": endpoints,
-        "leases": [{"name": e.name, "beat_at": e.beat_at, "age": e.age, "alive": _alive(e)} for e in found.leases],
+        "leases": [
+            {"name": e.name, "beat_at": e.beat_at, "age": e.age, "alive": _alive(e, work)} for e in found.leases
+        ],
     }
     if prove:
         value |= {"verified": not discrepancies, "discrepancies": discrepancies, "more": more}
@@ -69,8 +70,8 @@ def _sum(equation: Equation) -> Text:
     return Text.assemble(str(equation).partition(": ")[2], "  ", sign)
 
 
-def _alive(lease: LeaseLine) -> bool:
-    return lease.age < LEASE
+def _alive(lease: LeaseLine, work: Desk) -> bool:
+    return lease.age < work.project.settings.lease
 
 
 def _parts(found: Overview, endpoints: list[Any], work: Desk) -> Iterator[RenderableType]:
@@ -96,8 +97,8 @@ def _parts(found: Overview, endpoints: list[Any], work: Desk) -> Iterator[Render
             f"p50 {duration(found.latency.p50)}, p99 {duration(found.latency.p99)}"
         )
     yield from _wrong(found, endpoints)
-    alive = [lease for lease in found.leases if _alive(lease)]
-    silent = [lease for lease in found.leases if not _alive(lease)]
+    alive = [lease for lease in found.leases if _alive(lease, work)]
+    silent = [lease for lease in found.leases if not _alive(lease, work)]
     names = ", ".join(plain(lease.holder if lease.name == "relay" else lease.name) for lease in alive)
     yield Text(
         f"At work: {names}" if alive else "At work: nobody; start it with: bus run", style="" if alive else "yellow"

@@ -79,7 +79,7 @@ def replay_deliveries(
 
 
 def discard_deliveries(numbers: Sequence[int], *, store: MessageStore, actor: Actor) -> Done:
-    """Give dead or retrying deliveries up for good: they leave their lanes, and what waits behind them moves.
+    """Give deliveries up for good that are dead or to be sent still: they leave their lanes, what waits behind moves.
 
     Raises:
         NotFound: a number names no delivery; nothing was done.
@@ -136,8 +136,10 @@ def what_fits(state: State, number: int) -> str:
             return f"It is tried again by itself; to give it up: bus dead discard {number} --reason …"
         case State.DELIVERED | State.DISCARDED:
             return f"To have it sent once more, as a new delivery: bus dead replay {number} --repeat --reason …"
+        case State.READY | State.WAITING:
+            return f"It goes when its turn comes and it is served; to give it up: bus dead discard {number} --reason …"
         case _:
-            return "It moves by itself: nothing needs to be done"
+            return "A worker is at it: nothing needs to be done"
 
 
 def _move(numbers: Sequence[int], event: Event, *, expected: State, store: MessageStore, actor: Actor) -> set[str]:

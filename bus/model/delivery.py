@@ -58,6 +58,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.WAITING, Event.ADVANCE): State.READY,
     (State.READY, Event.YIELD): State.WAITING,
     (State.READY, Event.CLAIM): State.CLAIMED,
+    # Nobody may serve its endpoint any more:
+    (State.READY, Event.DISCARD): State.DISCARDED,
+    (State.WAITING, Event.DISCARD): State.DISCARDED,
     (State.CLAIMED, Event.RELEASE): State.WAITING,
     (State.CLAIMED, Event.TRANSFORMED): State.WAITING,
     (State.CLAIMED, Event.MARK): State.SENDING,
@@ -86,7 +89,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 FINAL = frozenset({State.DELIVERED, State.DISCARDED})
 ENDED = frozenset({State.DELIVERED, State.DISCARDED, State.DEAD, State.IN_DOUBT})
-OPEN = frozenset(State) - ENDED
 RUNNING = frozenset({State.READY, State.CLAIMED, State.SENDING})
 """States behind which later ones of the lane may run in the same batch."""
 

@@ -12,7 +12,6 @@ from bus.model.delivery import (
     FINAL,
     MAX_DEATHS,
     MAX_TRIPS,
-    OPEN,
     RUNNING,
     TRANSITIONS,
     Event,
@@ -36,6 +35,8 @@ DRAWN = """
 WAITING   ADVANCE     READY
 READY     YIELD       WAITING
 READY     CLAIM       CLAIMED
+READY     DISCARD     DISCARDED
+WAITING   DISCARD     DISCARDED
 CLAIMED   RELEASE     WAITING
 CLAIMED   TRANSFORMED WAITING
 CLAIMED   MARK        SENDING
@@ -104,11 +105,14 @@ def test_a_doubt_is_left_by_knowing_only() -> None:
     assert ways == {Event.FOUND, Event.ABSENT, Event.SUCCEED, Event.FAIL, Event.KILL, Event.RELEASE}
 
 
-def test_each_state_is_open_or_ended() -> None:
-    assert set(State) == OPEN | ENDED
-    assert not OPEN & ENDED
+def test_what_is_final_has_ended_and_what_runs_has_not() -> None:
     assert FINAL < ENDED
-    assert RUNNING < OPEN
+    assert not RUNNING & ENDED
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - FINAL - {State.IN_DOUBT, State.CLAIMED, State.SENDING}))
+def test_whatever_nobody_is_at_can_be_given_up(state: State) -> None:
+    assert after(state, Event.DISCARD) is State.DISCARDED
 
 
 @pytest.mark.parametrize("state", State)
