@@ -312,6 +312,12 @@ class Transaction(Protocol):
     def note_planned(self, planned: Mapping[int, tuple[int, int]]) -> None:
         """message row → (change of its planned deliveries, of its bus deliveries still entering); counts totals."""
 
+    def next_replay(self, delivery: int) -> int:
+        """The number a repeat of this delivery gets; its message stays locked, so that nobody else gets it too."""
+
+    def made_by(self, message: int) -> int:
+        """The delivery whose transform made this message; 0: it was received."""
+
     def advance(self, lanes: Collection[LaneKey]) -> set[str]:
         """Make exactly the head run of each (locked) lane READY; returns the queues that have work now."""
 
@@ -395,9 +401,6 @@ class MessageStore(Protocol):
     # -- what people order
     def deliveries(self, numbers: Collection[int]) -> list[Claimed]:
         """The deliveries with their messages, whatever their state."""
-
-    def last_replay(self, delivery: int) -> int:
-        """The highest replay number of this delivery's message, route and part."""
 
     def move(
         self, deliveries: Sequence[int], event: Event, *, expected: State, actor: Actor, **values: object

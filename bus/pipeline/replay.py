@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from bus.errors import NotAllowed, NotFound
+from bus.errors import DeliveryFailure, NotAllowed, NotFound
 from bus.model.catalogue import Catalogue
 from bus.model.delivery import FINAL, Event, Stage, State
-from bus.model.message import BUS, delivery_key
-from bus.pipeline.plan import REENTRY, new_delivery, send_queue
+from bus.model.message import BUS
+from bus.pipeline.plan import REENTRY, new_delivery
 from bus.pipeline.transform import open_kept
-from bus.ports import Actor, Claimed, MessageStore, NewDelivery
+from bus.ports import Actor, Claimed, MessageStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def replay(
                 done.repeated.append(number)
             else:
                 raise NotAllowed(_why_not(claimed.state))
-        except NotAllowed as error:
+        except (NotAllowed, DeliveryFailure) as error:
             done.refused[number] = str(error)
     return done
 
@@ -59,6 +59,8 @@ def replay(
 def _why_not(state: State) -> str:
     if state is State.IN_DOUBT:
         return "it is in doubt: decide first whether it happened (bus doubt happened | absent)"
+    if state is State.DISCARDED:
+        return "it is DISCARDED by now: somebody gave it up meanwhile"
     return f"it is {state}: only what is dead or finished can be replayed"
 
 
@@ -66,7 +68,11 @@ def _continue(claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor
     values: dict[str, object] = {"attempts": 0, "deaths": 0, "trips": 0, "tries": 0}
     if retransform and claimed.stage is Stage.SEND and claimed.part == 0:
         values |= {"stage": str(Stage.TRANSFORM), "queue": catalogue.transform_queue(claimed.kept.message.type)}
-    return store.move([claimed.id], Event.REPLAY, expected=State.DEAD, actor=actor, **values)
+    queues = store.move([claimed.id], Event.REPLAY, expected=State.DEAD, actor=actor, **values)
+    (now,) = store.deliveries([claimed.id])  # somebody may have given it up between looking and acting
+    if now.state is State.DISCARDED:
+        raise NotAllowed(_why_not(now.state))
+    return queues
 
 
 def _repeat(claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: Actor) -> set[str]:
@@ -75,15 +81,17 @@ def _repeat(claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: 
     route = catalogue.routes.get(claimed.route)
     if route is None:
         raise NotAllowed(f"its route {claimed.route!r} is no longer declared")
-    number = store.last_replay(claimed.id) + 1
     if claimed.part:
-        repeated = _repeated_part(claimed, number)
-    else:
-        open_kept(claimed.kept.message, catalogue)
-        repeated = new_delivery(claimed.kept, route, catalogue=catalogue, lane=claimed.lane, replay=number)
+        with store.transaction() as transaction:
+            raise NotAllowed(_repeat_the_whole(claimed, transaction.made_by(claimed.kept.row)))
+    if lacking := route.lacks_key(open_kept(claimed.kept.message, catalogue)):
+        raise NotAllowed(f"key.missing: {lacking}")
     with store.transaction() as transaction:
+        tails = transaction.lock_lanes({claimed.lane: 1} if claimed.lane is not None else {})
+        # Counted under the message's lock: of two people who repeat it at once, each gets a number and key of its own.
+        number = transaction.next_replay(claimed.id)
+        repeated = new_delivery(claimed.kept, route, catalogue=catalogue, lane=claimed.lane, replay=number)
         if repeated.lane is not None:
-            tails = transaction.lock_lanes({repeated.lane: 1})
             repeated = replace(repeated, place=tails[repeated.lane] + 1)
         transaction.add_deliveries([repeated])
         transaction.note_planned({claimed.kept.row: (1, 1 if repeated.destination == BUS else 0)})
@@ -94,18 +102,9 @@ def _repeat(claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: 
     return queues | ({repeated.queue} if repeated.state is State.READY else set())
 
 
-def _repeated_part(claimed: Claimed, number: int) -> NewDelivery:
-    """A child of a split is sent again as it is; its parent is not transformed again."""
-    return NewDelivery(
-        message=claimed.kept.row,
-        route=claimed.route,
-        destination=claimed.destination,
-        queue=send_queue(claimed.destination),
-        stage=Stage.SEND,
-        key=delivery_key(claimed.kept.message, route=claimed.route, replay=number),
-        lane=claimed.lane,
-        state=State.READY if claimed.lane is None else State.WAITING,
-        blocks=claimed.blocks,
-        part=claimed.part,
-        replay=number,
+def _repeat_the_whole(claimed: Claimed, parent: int) -> str:
+    """A part's bytes may bear the key they were made for: sent under another one, its target would know neither."""
+    return (
+        f"it is part {claimed.part} of what delivery {parent} was split into, and its bytes were made for their first "
+        f"key. Repeat the whole, in bytes and under keys of its own: bus dead replay {parent} --repeat --reason …"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from bus.model import ledger
 from bus.model.delivery import stands
@@ -65,6 +65,21 @@ class Planning(Lanes):
                 for number, o in outputs
             ],
         )
+
+    def next_replay(self, delivery: int) -> int:
+        d, this = t.delivery.c, t.delivery.alias("this")
+        self.connection.execute(
+            select(t.message.c.id)
+            .where(t.message.c.id == select(this.c.message).where(this.c.id == delivery).scalar_subquery())
+            .with_for_update()
+        )
+        same = (d.message == this.c.message) & (d.route == this.c.route) & (d.part == this.c.part)
+        query = select(func.max(d.replay)).select_from(this.join(t.delivery, same)).where(this.c.id == delivery)
+        return int(self.connection.execute(query).scalar() or 0) + 1
+
+    def made_by(self, message: int) -> int:
+        query = select(t.message.c.parent).where(t.message.c.id == message)
+        return int(self.connection.execute(query).scalar() or 0)
 
     def note_planned(self, planned: Mapping[int, tuple[int, int]]) -> None:
         m = t.message.c

@@ -194,6 +194,7 @@ delivery = Table(
     Column("document", Text, nullable=False, server_default=""),
     Column("created_at", Instant, nullable=False),
     Column("changed_at", Instant, nullable=False),
+    UniqueConstraint("message", "route", "part", "replay"),  # finds a message's deliveries, too
     sqlite_autoincrement=True,
 )
 
@@ -202,7 +203,6 @@ def _partial(name: str, where: str, *columns: Any) -> None:
     Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
 
 
-Index("ix_delivery_message", delivery.c.message)
 Index(
     "ix_delivery_standing",
     delivery.c.lane,

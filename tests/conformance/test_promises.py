@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import OperationalError
 
 from bus.errors import NotFound, OutcomeUnknown, PermanentFailure, StoreUnavailable, TransientFailure
 from bus.model.delivery import Event, State
 from bus.model.message import BUS, Opened, Outgoing
+from bus.model.predicate import on
 from bus.model.route import Route
 from bus.model.transformer import TransformContext, transformer
 from bus.pipeline.replay import replay
-from bus.ports import Actor, Answer, Parcel
+from bus.ports import Actor, Answer, Claimed, Parcel
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.sqlstore import SqlStore
@@ -44,8 +47,9 @@ class Shaky(Database):
             raise StoreUnavailable("the connection broke before the commit was answered")
 
     def _break(self, connection: Connection) -> None:
-        broken = "INSERT INTO gone VALUES (1)" if self.is_sqlite else "SELECT pg_terminate_backend(pg_backend_pid())"
-        connection.exec_driver_sql(broken)
+        if self.is_sqlite:
+            raise OperationalError("COMMIT", None, sqlite3.OperationalError("disk I/O error"))
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 @pytest.fixture
@@ -365,18 +369,69 @@ def test_promise_8_repeating_a_finished_delivery_is_a_new_one_with_a_key_of_its_
     assert list(discrepancies(store)) == []
 
 
-def test_promise_8_a_part_of_a_split_is_repeated_alone(store: SqlStore) -> None:
+def test_promise_8_a_part_of_a_split_is_repeated_with_the_whole(store: SqlStore) -> None:
     target = ScriptedEndpoint()
     bus = a_bus(store, TO_TARGET, adapters={"target": target})
     bus.receive(a_step("a", 1, document={"parts": 3}))
     bus.run_until_idle()
-    second = next(row for row in rows(store, t.delivery) if row.part == 2)
+    parent, _, second, _ = rows(store, t.delivery)
 
-    replay([second.id], store=store, catalogue=bus.catalogue, actor=ADA)
+    alone = replay([second.id], store=store, catalogue=bus.catalogue, actor=ADA)
+    whole = replay([parent.id], store=store, catalogue=bus.catalogue, actor=ADA)
     bus.run_until_idle()
 
-    assert steps(target.received, "a") == [1, 2, 3, 2]
+    assert f"bus dead replay {parent.id} --repeat" in alone.refused[second.id]
+    assert whole.repeated == [parent.id]
+    assert steps(target.received, "a") == [1, 2, 3, 1, 2, 3]
     assert list(discrepancies(store)) == []
+
+
+def test_promise_8_one_that_cannot_be_repeated_leaves_the_others_of_the_order_alone(store: SqlStore) -> None:
+    bus = a_bus(store, PLAIN)
+    bus.receive(a_step("a", 1), a_step("b", 1))
+    bus.run_until_idle()
+    unreadable, sound = (row.id for row in rows(store, t.delivery))
+    with store.transaction() as transaction:
+        transaction.execute(update(t.message).where(t.message.c.id == unreadable).values(body=b'{"changed": 1}'))
+
+    done = replay([unreadable, sound], store=store, catalogue=bus.catalogue, actor=ADA)
+
+    assert "contract.changed" in done.refused[unreadable]
+    assert done.repeated == [sound]
+
+
+def test_promise_8_what_was_given_up_meanwhile_is_not_called_continued(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = _dead(store)
+    look = store.deliveries
+
+    def give_up_after_looking(numbers: Collection[int]) -> list[Claimed]:
+        found = look(numbers)
+        monkeypatch.setattr(store, "deliveries", look)
+        store.move([number], Event.DISCARD, expected=State.DEAD, actor=ADA)
+        return found
+
+    monkeypatch.setattr(store, "deliveries", give_up_after_looking)
+    done = replay([number], store=store, catalogue=a_bus(store).catalogue, actor=ADA)
+
+    assert done.continued == []
+    assert "DISCARDED" in done.refused[number]
+
+
+def test_promise_4_what_cannot_be_ordered_is_dead_and_stays_so_until_it_can(store: SqlStore) -> None:
+    by_serial = Route(name="by-serial", when=on("test.step.v1"), to="target", key="serial.number", retry=SOON)
+    bus = a_bus(store, by_serial)
+    bus.receive(a_step("a", 1))
+    (planned,) = rows(store, t.delivery)
+
+    replay([planned.id], store=store, catalogue=bus.catalogue, actor=ADA)
+    bus.run_until_idle()
+    (again,) = rows(store, t.delivery)
+
+    assert planned.state == again.state == "DEAD"
+    assert again.cause == "key.missing"
+    assert "serial.number" in planned.detail
 
 
 def test_promise_8_a_native_message_that_entered_can_enter_again(store: SqlStore) -> None:

@@ -19,13 +19,14 @@ from alembic.runtime.migration import MigrationContext
 
 from bus.errors import StoreConflict
 from bus.model.delivery import Event, State, succeed
+from bus.pipeline.replay import replay
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.schema import require_current, revisions, upgrade
 from bus.store.sqlstore import SqlStore
 from bus.testing import ScriptedEndpoint, a_message
 from tests.conformance.books import discrepancies, recount, rows, states, steps, totals
-from tests.conformance.stages import TEST, a_bus, an_attempt, claim, doubt, end, keep_steps
+from tests.conformance.stages import PLAIN, TEST, a_bus, an_attempt, claim, doubt, end, keep_steps
 from tests.small_project import TO_BUS, TO_TARGET, a_native_step, a_step
 
 T = TypeVar("T")
@@ -133,6 +134,22 @@ def test_a_doubt_is_settled_by_one_though_its_late_outcome_comes_meanwhile(store
 
     assert list(discrepancies(store)) == []
     assert [state for state in states(store) if state is State.DELIVERED] == [State.DELIVERED] * 12
+
+
+def test_a_delivery_repeated_by_two_at_once_gets_a_number_and_a_key_for_each(store: SqlStore) -> None:
+    bus = a_bus(store, PLAIN)
+    bus.receive(a_step("a", 1))
+    bus.run_until_idle()
+    (first,) = rows(store, t.delivery)
+
+    at_once(*[partial(replay, [first.id], store=store, catalogue=bus.catalogue, actor=TEST)] * 4)
+    found = rows(store, t.delivery)
+    bus.run_until_idle()
+
+    assert sorted(row.replay for row in found) == [0, 1, 2, 3, 4]
+    assert len({row.key for row in found}) == 5
+    assert states(store) == [State.DELIVERED] * 5
+    assert list(discrepancies(store)) == []
 
 
 def test_totals_are_folded_while_others_count(store: SqlStore) -> None:

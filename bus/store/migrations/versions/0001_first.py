@@ -185,6 +185,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["lane"], ["lane.id"], name=op.f("fk_delivery_lane")),
         sa.ForeignKeyConstraint(["message"], ["message.id"], name=op.f("fk_delivery_message")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
+        sa.UniqueConstraint("message", "route", "part", "replay", name=op.f("uq_delivery_message_route_part_replay")),
         sqlite_autoincrement=True,
     )
     op.create_index(
@@ -227,7 +228,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('CLAIMED', 'SENDING')"),
         sqlite_where=sa.text("state IN ('CLAIMED', 'SENDING')"),
     )
-    op.create_index("ix_delivery_message", "delivery", ["message"], unique=False)
     op.create_index(
         "ix_delivery_ready",
         "delivery",
