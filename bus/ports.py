@@ -95,16 +95,6 @@ class Checking(Protocol):
         """Return when it is up. Raises EndpointDown with the cause when it is not."""
 
 
-# --- hints ------------------------------------------------------------------------------------------------------------
-
-
-class Hints(Protocol):
-    """Wakes workers. A hint may be lost or come twice: the store's claim decides."""
-
-    def wake(self, queues: Collection[str]) -> None:
-        """Put one hint on each queue; returns when the broker confirmed, or has logged that it could not."""
-
-
 # --- telemetry --------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bus.errors import ConfigurationError
 from bus.model.contract import MessageClass
@@ -100,7 +99,7 @@ class _Table:
     def finish(self) -> None:
         unknown = sorted(set(self._values) - self._read)
         if unknown:
-            found, known = ", ".join(map(repr, unknown)), ", ".join(sorted(self._read))
+            found, known = ", ".join(map(repr, unknown)), ", ".join(sorted(self._read)) or "none"
             raise ConfigurationError(f"bus.toml [{self._place}]: unknown {found}; known: {known}")
 
 
@@ -153,13 +152,8 @@ def _absolute(store: str, root: Path) -> str:
 
 
 def _site(name: str, table: _Table) -> Site:
-    zone = table.take("timezone", str, "UTC")
     table.finish()
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ConfigurationError(f"bus.toml [sites.{name}]: timezone {zone!r} is not an IANA zone") from error
-    return Site(name=name, timezone=zone)
+    return Site(name=name)
 
 
 def _system(name: str, table: _Table, folder: Path) -> System:

@@ -93,11 +93,6 @@ class Publisher:
                     outcomes[at] = self._fly_alone(publications[at], deadline)
         return list(outcomes)
 
-    @property
-    def is_blocked(self) -> bool:
-        """Whether the broker said that it takes nothing, as far as was read; `keep_alive` reads on."""
-        return bool(self._blocked)
-
     def keep_alive(self) -> None:
         """Read what came, send a heartbeat when due. Never raises: what is lost is opened again when needed."""
         if self._connection is None:

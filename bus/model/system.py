@@ -13,10 +13,9 @@ NAME = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A plant. `timezone` (IANA) is used for local times without a zone."""
+    """A plant."""
 
     name: str
-    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, kw_only=True)

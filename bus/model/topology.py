@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -248,8 +247,3 @@ def definitions(topology: Topology, *, vhost: str, password_hash: Mapping[str, s
             for binding in topology.bindings
         ],
     }
-
-
-def definitions_text(topology: Topology, *, vhost: str) -> str:
-    """What stands in rabbitmq/definitions.json: the same text for the same project, without passwords."""
-    return json.dumps(definitions(topology, vhost=vhost), indent=2) + "\n"

@@ -12,7 +12,7 @@ from bus.workers.wire import hint_for
 
 
 class DramatiqHints:
-    """The port Hints over Dramatiq; thread-safe. A hint that is lost costs time only: the relay sends another.
+    """Hints over Dramatiq; thread-safe. One that is lost costs time only: the relay sends another; the claim decides.
 
     Hints are not remembered: one that was put earlier may be consumed just before the new work is committed. Only
     callers that wait at the same moment for the same queue share one (`HintPublisher`).
@@ -23,6 +23,7 @@ class DramatiqHints:
         self._telemetry = telemetry
 
     def wake(self, queues: Collection[str]) -> None:
+        """Put one hint on each queue; returns when the broker confirmed, or its absence was logged."""
         left = sorted(set(queues))
         while left:
             try:

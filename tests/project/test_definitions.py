@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from bus.bootstrap import VHOST, topology_of
-from bus.model.topology import definitions_text
+from bus.model.topology import definitions
 from bus.project import load_project
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_checked_in_definitions_are_current() -> None:
-    current = definitions_text(topology_of(load_project(ROOT)), vhost=VHOST)
+    current = json.dumps(definitions(topology_of(load_project(ROOT)), vhost=VHOST), indent=2) + "\n"
 
     written = (ROOT / "rabbitmq" / "definitions.json").read_text()
 

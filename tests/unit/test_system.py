@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bus.model.system import NAME, Endpoint, Site, System
+from bus.model.system import NAME, Endpoint, System
 
 
 @pytest.mark.parametrize("name", ["mes-p100", "P100", "erp", "a-1-b", "MES"])
@@ -30,10 +30,6 @@ def test_an_absent_answer_is_not_believed_before_the_time_out_unless_someone_say
 
     assert endpoint.visible_after > endpoint.timeout
     assert endpoint.concurrency >= 1
-
-
-def test_a_site_without_a_zone_is_in_utc() -> None:
-    assert Site(name="P100").timezone == "UTC"
 
 
 def test_a_systems_password_reference_is_not_printed() -> None:
