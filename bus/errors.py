@@ -25,6 +25,10 @@ class StoreUnavailable(NotAvailable):
     """The store cannot be reached or refused to write: nothing of this step was kept."""
 
 
+class StoreRefuses(NotAvailable):
+    """The store is there and refuses for good: tables missing or old, a right missing. Waiting does not help."""
+
+
 class BrokerUnavailable(NotAvailable):
     """The broker cannot be reached, or did not confirm in time."""
 

@@ -123,10 +123,15 @@ def _where(error: Exception, path: Path, root: Path) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)]
     place = f"{path.relative_to(root)}"
     if isinstance(error, SyntaxError) and error.filename:
-        place = f"{Path(error.filename).relative_to(root)}:{error.lineno}"
+        place = f"{_within(Path(error.filename), root)}:{error.lineno}"
     elif frames:
         place = f"{Path(frames[-1].filename).relative_to(root)}:{frames[-1].lineno}"
     return f"{place}: {type(error).__name__}: {error}"
+
+
+def _within(path: Path, root: Path) -> Path:
+    """As the project's people call the file; a file of somebody else by its whole path."""
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _declared(module: ModuleType, path: Path, name: str, kind: type[T]) -> list[T]:

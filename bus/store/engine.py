@@ -18,16 +18,20 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     IntegrityError,
-    InterfaceError,
-    OperationalError,
     StatementError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from bus.errors import ConfigurationError, DataRefused, StoreConflict, StoreUnavailable
+from bus.errors import BusError, ConfigurationError, DataRefused, StoreConflict, StoreRefuses, StoreUnavailable
 
 _RETRY_STATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _LIMIT_EXCEEDED = "54"  # class of SQLSTATE: a value longer than an index takes
+_DATA = ("22", "23")  # classes: data exception, integrity constraint violation
+_AWAY = ("08", "25", "40", "53", "55", "57", "58", "XX")
+"""Classes that pass: connection, transaction (a standby, a time-out), resources, object, operator, system, internal."""
+_OLD_TABLES = ("42P01", "42703", "3F000")  # no such table, column, schema
+_SQLITE_LASTS = ("no such column", "has no column", "syntax error", "readonly database")
+"""OperationalErrors of SQLite that waiting does not mend, by their text: most share its code 1."""
 
 
 class Database:
@@ -61,6 +65,7 @@ class Database:
 
         Raises:
             StoreUnavailable, StoreConflict, DataRefused: see bus.errors; nothing was kept.
+            StoreRefuses: for good (tables, rights); waiting does not help.
         """
         with translated():
             if self.is_sqlite:
@@ -163,7 +168,10 @@ def _locked(path: Path) -> Iterator[Any]:
             is_open = False
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StoreUnavailable(f"store: {path} cannot be locked: {error.strerror}; is the disk local?") from error
         yield unlock
     finally:
         unlock()
@@ -174,33 +182,35 @@ def translated() -> Iterator[None]:
     """Make the bus's own errors of those of SQLAlchemy and the drivers."""
     try:
         yield
-    except (DataError, IntegrityError) as error:
-        if getattr(error.orig, "sqlstate", "") in _RETRY_STATES:
-            raise StoreConflict(_first_line(error)) from error
-        raise DataRefused(_first_line(error)) from error
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
-        if state in _RETRY_STATES:
-            raise StoreConflict(_first_line(error)) from error
-        if state.startswith(_LIMIT_EXCEEDED):
-            raise DataRefused(_first_line(error)) from error
-        raise StoreUnavailable(_explain(error)) from error
+    except PoolTimeout as error:
+        raise StoreUnavailable(f"store: {_first_line(error)}") from error
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", "") in _RETRY_STATES:
-            raise StoreConflict(_first_line(error)) from error
-        raise StoreUnavailable(_explain(error)) from error
+        raise _meaning(error) from error
     except StatementError as error:
         raise DataRefused(_first_line(error)) from error
     except (OverflowError, UnicodeEncodeError) as error:  # a number of more than 64 bits, half a surrogate pair
         raise DataRefused(str(error)) from error
 
 
+def _meaning(error: DBAPIError) -> BusError:
+    """Whether trying again helps, by the database's own code."""
+    line = _first_line(error)
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if state in _RETRY_STATES:
+        return StoreConflict(line)
+    unbindable = isinstance(error.orig, sqlite3.InterfaceError)
+    if isinstance(error, DataError | IntegrityError) or unbindable or state.startswith((*_DATA, _LIMIT_EXCEEDED)):
+        return DataRefused(line)
+    if state in _OLD_TABLES or line.startswith("no such table"):
+        return StoreRefuses(f"store: {line}: its tables are missing or old; run: bus store upgrade")
+    if isinstance(error.orig, sqlite3.Error):
+        lasts = not isinstance(error.orig, sqlite3.OperationalError) or any(each in line for each in _SQLITE_LASTS)
+    else:
+        lasts = bool(state) and not state.startswith(_AWAY)
+    if not lasts:
+        return StoreUnavailable(f"store: {line}")
+    return StoreRefuses(f"store: {line}; it will be refused again: look at its user's rights, and at bus doctor")
+
+
 def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-
-
-def _explain(error: Exception) -> str:
-    line = _first_line(error)
-    if "no such table" in line or "does not exist" in line:
-        return f"store: {line}: its tables are missing or old; run: bus store upgrade"
-    return f"store: {line}"

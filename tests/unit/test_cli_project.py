@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,24 @@ def test_a_broken_project_is_refused_with_the_place(tmp_path: Path, broken: str,
     assert "bus.toml" in result.stdout
     assert named in result.stdout
     assert json.loads(checked.type("check", "-o", "json").stdout)[0]["complaint"]
+
+
+def test_a_mistake_in_a_file_outside_the_project_is_told_with_its_file_and_line(tmp_path: Path) -> None:
+    shared, project = tmp_path / "shared", tmp_path / "project"
+    shared.mkdir()
+    (project / "routes").mkdir(parents=True)
+    (shared / "common_to_plants.py").write_text("fine = 1\nnot = fine\n")
+    (project / "routes" / "__init__.py").touch()
+    (project / "routes" / "ours_and_theirs.py").write_text("import common_to_plants\n")
+    (project / "bus.toml").write_text("")
+    words = [sys.executable, "-m", "bus", "--project", str(project), "check", "-o", "json"]
+    environ = os.environ | {"PYTHONPATH": str(shared)}
+
+    # A process of its own: in this one another project's routes are imported already.
+    result = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 1
+    assert f"{shared / 'common_to_plants.py'}:2: SyntaxError" in result.stdout
 
 
 # --- routes ----------------------------------------------------------------------------------------------------------
