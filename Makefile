@@ -20,7 +20,7 @@ demo: $(READY)  ## a plant day on a private RabbitMQ; BROKER and MANAGEMENT name
 
 # Tests mostly wait for real services: three processes, each with services of its own, keep two cores busy.
 test: $(READY) rabbitmq  ## all tests, real RabbitMQ and real PostgreSQL included
-	@$(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(READY)  ## format, lint, types, import rules and the tests that need no services
 	@$(PYTHON) -m ruff format --check .

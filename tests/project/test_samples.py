@@ -44,12 +44,18 @@ def published(name: str, schema: str) -> dict[str, Any]:
     return found
 
 
+def operations_schedule_schema(folder: Path) -> etree.XMLSchema:
+    """The published schema, unpacked into the folder."""
+    with tarfile.open(FOLDER / "schemas" / "b2mml-batchml-V0701-xsd.tar.gz") as archive:
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4 and later
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
+    return etree.XMLSchema(etree.parse(next(folder.rglob("B2MML-OperationsSchedule.xsd"))))
+
+
 @pytest.fixture(scope="module")
 def operations_schedule_xsd(tmp_path_factory: pytest.TempPathFactory) -> etree.XMLSchema:
-    folder = tmp_path_factory.mktemp("xsd")
-    with tarfile.open(FOLDER / "schemas" / "b2mml-batchml-V0701-xsd.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
-    return etree.XMLSchema(etree.parse(next(folder.rglob("B2MML-OperationsSchedule.xsd"))))
+    return operations_schedule_schema(tmp_path_factory.mktemp("xsd"))
 
 
 def test_the_real_order_is_technically_completed_and_goes_nowhere() -> None:

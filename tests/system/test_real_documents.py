@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.verify import verify
 from bus.testing import DirectBus, ScriptedEndpoint
-from tests.project.test_samples import FILES, FOLDER, entities, order_1000000
+from tests.project.test_samples import FILES, FOLDER, entities, operations_schedule_schema, order_1000000
 from tests.services import Vhost
 from tests.system.small_plant import ROOT, Ledger, eventually, published
 
@@ -158,10 +157,7 @@ def released(order: str = "1000000") -> bytes:
 
 @pytest.fixture(scope="module")
 def operations_schedule_xsd(tmp_path_factory: pytest.TempPathFactory) -> etree.XMLSchema:
-    folder = tmp_path_factory.mktemp("xsd")
-    with tarfile.open(FOLDER / "schemas" / "b2mml-batchml-V0701-xsd.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
-    return etree.XMLSchema(etree.parse(next(folder.rglob("B2MML-OperationsSchedule.xsd"))))
+    return operations_schedule_schema(tmp_path_factory.mktemp("xsd"))
 
 
 def test_the_real_order_is_technically_completed_accepted_and_goes_nowhere(plant: Plant) -> None:
