@@ -12,7 +12,7 @@ from datetime import timedelta
 from loguru import logger as log
 
 from bus.broker.consumer import Consumer
-from bus.errors import StoreConflict, StoreUnavailable
+from bus.errors import StoreConflict, StoreRefuses, StoreUnavailable
 from bus.model.envelope import Envelope
 
 BATCH = 256
@@ -47,8 +47,9 @@ def run_router(
     """Receive batch after batch until `stop` is set, then close the consumer.
 
     While the store is away nothing is acknowledged and everything waits at the broker. Every other error of `receive`
-    ends the router with its batch unacknowledged. `receive` runs in a thread of its own, one call at a time, while the
-    connection is kept alive; the next batch after a slow one is smaller.
+    ends the router with its batch unacknowledged; one of a store that refuses for good does so with a sentence.
+    `receive` runs in a thread of its own, one call at a time, while the connection is kept alive; the next batch after
+    a slow one is smaller.
     """
     helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"receive {consumer.queue}")
     most = limit
@@ -68,6 +69,8 @@ def run_router(
             if queues is not None:
                 consumer.ack(batch[-1])
                 wake(queues)
+    except StoreRefuses as error:
+        log.error("router ends: the store refuses", queue=consumer.queue, cause=str(error))
     finally:
         helper.shutdown()
         consumer.close()

@@ -55,6 +55,18 @@ class Catalogue:
     def maps_of(self, partner: str) -> ValueMaps:
         return self.maps.get(partner, ValueMaps(partner))
 
+    def maps_for(self, route: Route, *, sender: str) -> ValueMaps:
+        """The partner's value maps: the sender's on the way in, the receiving system's on the way out."""
+        if route.to == BUS:
+            return self.maps_of(sender)
+        endpoint = self.endpoints.get(route.to)
+        return self.maps_of(endpoint.system if endpoint else route.to)
+
+    def digests(self, route: Route, *, sender: str) -> str:
+        """What makes a route's output: digests of route, transformer and value maps."""
+        made_by = f"{route.transform.name}@{route.transform.digest}" if route.transform else "none"
+        return f"route={route.digest} transformer={made_by} maps={self.maps_for(route, sender=sender).digest}"
+
     def complaints(self) -> Iterator[str]:
         """Everything that does not fit together, each naming the thing and what to change."""
         for route in self.routes:

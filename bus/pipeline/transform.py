@@ -12,7 +12,6 @@ from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
 from bus.model.message import BUS, Message, Opened, Outgoing, child_key
 from bus.model.route import Route
 from bus.model.transformer import TransformContext, Transformer
-from bus.model.values import ValueMaps
 from bus.pipeline.plan import REENTRY, send_queue
 from bus.pipeline.settle import Child, Ended
 from bus.pipeline.worker import Shift, in_lane_order
@@ -66,7 +65,7 @@ def _made(claimed: Claimed, opened: Opened, route: Route, catalogue: Catalogue) 
             type=made.type,
             content_type=made.content_type,
             body=made.body,
-            digest=digests(route, maps_for(route, opened, catalogue)),
+            digest=catalogue.digests(route, sender=opened.message.system),
         )
         outcome = Outcome(event=Event.TRANSFORMED, spends_attempt=False)
         return Ended(Settled(claimed=claimed, outcome=outcome, queue=send_queue(route.to), output=output))
@@ -105,7 +104,7 @@ def run_transform(
         _require_predicate(opened, route)
     if route.transform is None:
         return [Outgoing(type=opened.message.type, body=opened.message.body, content_type=opened.message.content_type)]
-    context = TransformContext(maps=maps_for(route, opened, catalogue), key=key)
+    context = TransformContext(maps=catalogue.maps_for(route, sender=opened.message.system), key=key)
     try:
         made = route.transform(opened, context)
         outputs = [made] if isinstance(made, Outgoing) else list(made)
@@ -183,20 +182,6 @@ def make_child(opened: Opened, made: Outgoing, index: int, *, key: str, route: R
     )
     child = Opened(message, document)
     return Child(message, child, catalogue.routes.select(child) if route.to == BUS else ())
-
-
-def maps_for(route: Route, opened: Opened, catalogue: Catalogue) -> ValueMaps:
-    """The partner's value maps: the sender's on the way in, the receiving system's on the way out."""
-    if route.to == BUS:
-        return catalogue.maps_of(opened.message.system)
-    endpoint = catalogue.endpoints.get(route.to)
-    return catalogue.maps_of(endpoint.system if endpoint else route.to)
-
-
-def digests(route: Route, maps: ValueMaps) -> str:
-    """What made the output: digests of route, transformer and value maps."""
-    made_by = f"{route.transform.name}@{route.transform.digest}" if route.transform else "none"
-    return f"route={route.digest} transformer={made_by} maps={maps.digest}"
 
 
 def _attempt(claimed: Claimed, outcome: Outcome, began: timedelta, shift: Shift) -> AttemptRecord:

@@ -113,7 +113,7 @@ class Shift:
     ) -> AttemptRecord:
         """The record of one try, for the store."""
         now = self.clock()
-        digests = claimed.output.digest if claimed.output else ""
+        digests = claimed.output.digest if claimed.output else self._digests_now(claimed)
         return AttemptRecord(
             delivery=claimed.id,
             stage=stage,
@@ -128,6 +128,10 @@ class Shift:
             worker=self.worker,
             digests=f"bus={self.release} {digests}".strip(),
         )
+
+    def _digests_now(self, claimed: Claimed) -> str:
+        route = self.catalogue.routes.get(claimed.route)
+        return self.catalogue.digests(route, sender=claimed.kept.message.system) if route is not None else ""
 
 
 def in_lane_order(

@@ -419,6 +419,21 @@ def test_promise_8_what_was_given_up_meanwhile_is_not_called_continued(
     assert "DISCARDED" in done.refused[number]
 
 
+@pytest.mark.parametrize(("route", "step"), [(TO_TARGET, 666), (PLAIN, 1)])
+def test_an_attempt_says_what_it_was_made_with_though_the_transform_failed_or_there_is_none(
+    store: SqlStore, route: Route, step: int
+) -> None:
+    bus = a_bus(store, route)
+    bus.receive(a_step("a", step))
+    bus.run_until_idle()
+
+    (attempt,) = rows(store, t.attempt)
+
+    assert attempt.digests.startswith("bus=")
+    assert f" route={route.digest} transformer=" in attempt.digests
+    assert " maps=" in attempt.digests
+
+
 def test_promise_4_what_cannot_be_ordered_is_dead_and_stays_so_until_it_can(store: SqlStore) -> None:
     by_serial = Route(name="by-serial", when=on("test.step.v1"), to="target", key="serial.number", retry=SOON)
     bus = a_bus(store, by_serial)

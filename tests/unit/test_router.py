@@ -7,9 +7,11 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 import pytest
+from loguru import logger as log
 
 from bus.broker.consumer import Consumer
 from bus.broker.router import next_limit, run_router
+from bus.errors import StoreRefuses
 from bus.model.envelope import Envelope
 
 
@@ -50,6 +52,20 @@ def test_the_connection_is_kept_alive_from_its_own_thread_while_a_batch_is_recei
 
     assert consumer.acknowledged
     assert consumer.threads == {threading.get_ident()}
+
+
+def test_a_store_that_refuses_for_good_ends_the_router_with_a_sentence() -> None:
+    consumer, said = ScriptedConsumer(), list[str]()
+
+    def receive(batch: Sequence[Envelope]) -> Collection[str]:
+        raise StoreRefuses("store: permission denied for table message")
+
+    sink = log.add(lambda message: said.append(message.record["message"]), format="{message}")
+    run_router(consumer, receive, lambda queues: None, threading.Event())
+    log.remove(sink)
+
+    assert not consumer.acknowledged
+    assert said == ["router ends: the store refuses"]
 
 
 def test_an_error_of_receive_ends_the_router_unacknowledged() -> None:
