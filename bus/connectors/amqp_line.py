@@ -15,6 +15,7 @@ from amqp.exceptions import AccessRefused, AMQPError, ChannelError, NotAllowed, 
 
 from bus.connectors.addresses import cause_of_no_connection, permitted_addresses
 from bus.connectors.deadline import Deadline
+from bus.connectors.masking import Masking, masking
 from bus.errors import (
     DeliveryFailure,
     EndpointDown,
@@ -51,6 +52,10 @@ class Target:
     name: str
     """What the broker's own tools show."""
 
+    @property
+    def secrets(self) -> Masking:
+        return masking((self.password,))
+
     def as_user(self, user: str, password: str) -> Target:
         return replace(self, user=user, password=password)
 
@@ -76,9 +81,10 @@ class Publication:
 class Line:
     """Opened with `open`; after an exception it must be dropped, its channel's state is not known any more."""
 
-    def __init__(self, connection: Any, *, user: str) -> None:
+    def __init__(self, connection: Any, *, user: str, secrets: Masking) -> None:
         self._connection = connection
         self._user = user
+        self._secrets = secrets
         self._used_at = time.monotonic()
         self._answer = ""
         self._returned = ""
@@ -103,16 +109,16 @@ class Line:
             if not deadline.remaining:
                 break
             try:
-                return cls._on(_connected(target, address, deadline), user=target.user)
+                return cls._on(_connected(target, address, deadline), target)
             except LOST as error:
                 failure = _no_connection(target, error)
                 failure.__cause__ = error
         raise failure
 
     @classmethod
-    def _on(cls, connection: Any, *, user: str) -> Line:
+    def _on(cls, connection: Any, target: Target) -> Line:
         try:
-            return cls(connection, user=user)
+            return cls(connection, user=target.user, secrets=target.secrets)
         except LOST:
             connection.collect()
             raise
@@ -149,10 +155,10 @@ class Line:
                     raise OutcomeUnknown("outcome.timeout", "no confirm in time", exchange=Exchange(sent=sent))
                 self._take(deadline.remaining)
         except ChannelError as error:
-            raise _refusal(error, sent) from error
+            raise _refusal(error, sent, self._secrets) from error
         except LOST as error:
             cause = "outcome.timeout" if isinstance(error, TimeoutError) else "outcome.connection-cut"
-            raise OutcomeUnknown(cause, _text_of(error), exchange=Exchange(sent=sent)) from error
+            raise OutcomeUnknown(cause, _text_of(error, self._secrets), exchange=Exchange(sent=sent)) from error
         self._used_at = time.monotonic()
         return self._judged(Exchange(sent=sent, received=(self._returned or self._answer).encode()))
 
@@ -164,9 +170,9 @@ class Line:
         try:
             self._channel.exchange_declare(exchange, "topic", passive=True)
         except NotFound as error:
-            raise EndpointDown("endpoint.missing-exchange", _text_of(error)) from error
+            raise EndpointDown("endpoint.missing-exchange", _text_of(error, self._secrets)) from error
         except LOST as error:
-            raise EndpointDown("endpoint.broker-closed", _text_of(error)) from error
+            raise EndpointDown("endpoint.broker-closed", _text_of(error, self._secrets)) from error
 
     def close(self) -> None:
         """Say goodbye to the broker."""
@@ -213,7 +219,7 @@ class Line:
 
     def _note_return(self, reason: Any) -> None:
         # It comes before the ack of the same message.
-        self._returned = f"basic.return {reason.reply_code} {reason.reply_text}"
+        self._returned = self._secrets.text(f"basic.return {reason.reply_code} {reason.reply_text}")
 
 
 def _connected(target: Target, address: str, deadline: Deadline) -> Any:
@@ -257,13 +263,14 @@ def _no_connection(target: Target, error: Exception) -> EndpointDown:
     if isinstance(error, NotAllowed):
         return EndpointDown("endpoint.credentials-refused", f"no vhost {target.vhost!r} for user {target.user!r}")
     if isinstance(error, AMQPError):
-        return EndpointDown("endpoint.broker-closed", _text_of(error))
-    return EndpointDown(cause_of_no_connection(error), _text_of(error))
+        return EndpointDown("endpoint.broker-closed", _text_of(error, target.secrets))
+    return EndpointDown(cause_of_no_connection(error), _text_of(error, target.secrets))
 
 
-def _refusal(error: ChannelError, sent: bytes) -> DeliveryFailure:
+def _refusal(error: ChannelError, sent: bytes, secrets: Masking) -> DeliveryFailure:
     """The broker closed the channel instead of taking the message."""
-    detail, exchange = _text_of(error), Exchange(sent=sent, received=_text_of(error).encode())
+    detail = _text_of(error, secrets)
+    exchange = Exchange(sent=sent, received=detail.encode())
     if isinstance(error, AccessRefused):
         return EndpointDown("endpoint.credentials-refused", detail, exchange=exchange)
     if isinstance(error, NotFound):
@@ -271,5 +278,5 @@ def _refusal(error: ChannelError, sent: bytes) -> DeliveryFailure:
     return PermanentFailure("target.refused", detail, exchange=exchange)
 
 
-def _text_of(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _text_of(error: Exception, secrets: Masking) -> str:
+    return secrets.text(str(error) or type(error).__name__)

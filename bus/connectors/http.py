@@ -15,9 +15,10 @@ from bus.connectors.deadline import Deadline
 from bus.connectors.http_credentials import Authorization, Credentials, read_credentials
 from bus.connectors.http_network import GuardedTransport, Progress, following
 from bus.connectors.http_outcome import Reply, failure_of, flaw_of
-from bus.connectors.http_record import answer_record, request_record
+from bus.connectors.http_record import answer_record, is_secret_header, query_pairs, request_record
+from bus.connectors.masking import Masking, masking
 from bus.connectors.options import Options, SecretSource
-from bus.errors import ConfigurationError, EndpointDown, Exchange, OutcomeUnknown
+from bus.errors import ConfigurationError, DeliveryFailure, EndpointDown, Exchange, OutcomeUnknown
 from bus.model.system import Endpoint
 
 ANSWER_LIMIT = 1024 * 1024
@@ -54,6 +55,8 @@ class HttpConnector:
                 ca_file cannot be read.
         """
         self._address = _checked_address(address)
+        # A token in the address is a secret too; what an adapter asks for in a query of its own is none.
+        self._secret_pairs = query_pairs(self._address)
         self._timeout = timeout
         self._credentials = credentials
         self._connect_timeout = connect_timeout.total_seconds()
@@ -119,28 +122,39 @@ class HttpConnector:
     def _exchange(self, request: httpx.Request, authorization: Authorization, deadline: Deadline) -> Reply:
         if authorization.header:
             request.headers["authorization"] = authorization.header
+        secrets = masking((*authorization.spellings, *self._secret_pairs))
         progress = Progress(deadline, self._connect_timeout)
         try:
-            return self._attempt(request, authorization, progress)
+            return self._attempt(request, secrets, progress)
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             if progress.written or progress.connected_anew or isinstance(error, httpcore.LocalProtocolError):
-                raise _translated(error, request, progress) from error
+                raise self._translated(error, request, secrets, progress) from error
         except (httpcore.TimeoutException, UnicodeError) as error:
-            raise _translated(error, request, progress) from error
+            raise self._translated(error, request, secrets, progress) from error
         # The pooled connection had died while idle and took not one byte of the request.
         progress = Progress(deadline, self._connect_timeout)
         try:
-            return self._attempt(request, authorization, progress)
+            return self._attempt(request, secrets, progress)
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            raise _translated(error, request, progress) from error
+            raise self._translated(error, request, secrets, progress) from error
 
-    def _attempt(self, request: httpx.Request, authorization: Authorization, progress: Progress) -> Reply:
+    def _attempt(self, request: httpx.Request, secrets: Masking, progress: Progress) -> Reply:
         with following(progress):
             response = self._client.send(request, stream=True)
             try:
-                return _read_reply(request, response, authorization, progress)
+                return _read_reply(response, secrets, progress, sent=self._record(request))
             finally:
                 response.close()
+
+    def _record(self, request: httpx.Request) -> bytes:
+        return request_record(request, secret_pairs=self._secret_pairs)
+
+    def _translated(
+        self, error: Exception, request: httpx.Request, secrets: Masking, progress: Progress
+    ) -> DeliveryFailure:
+        sent = self._record(request) if progress.written else b""
+        # What cannot be read as HTTP is quoted in the error's text.
+        return failure_of(error, progress, exchange=Exchange(sent=sent), secrets=secrets)
 
     def _authorization(self) -> Authorization:
         try:
@@ -176,10 +190,11 @@ def http_connector(endpoint: Endpoint, options: Options, *, secret: SecretSource
         raise ConfigurationError(f"endpoint {endpoint.name!r}: {error}") from error
 
 
-def _read_reply(
-    request: httpx.Request, response: httpx.Response, authorization: Authorization, progress: Progress
-) -> Reply:
-    """Read the body as far as it comes: what the status says holds even where the rest is lost."""
+def _read_reply(response: httpx.Response, secrets: Masking, progress: Progress, *, sent: bytes) -> Reply:
+    """Read the body as far as it comes: what the status says holds even where the rest is lost.
+
+    The login is masked before anybody sees the answer: a target's words go into details, documents and logs.
+    """
     body, flaw, flaw_detail = bytearray(), "", ""
     try:
         for chunk in response.iter_raw():
@@ -188,26 +203,28 @@ def _read_reply(
                 flaw, flaw_detail = "outcome.unreadable-answer", f"the answer is longer than {ANSWER_LIMIT} bytes"
                 break
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-        flaw, flaw_detail = flaw_of(error, progress), str(error)
+        flaw, flaw_detail = flaw_of(error, progress), secrets.text(str(error))
     if not flaw and response.headers.get("content-encoding", "identity") != "identity":
         flaw, flaw_detail = "outcome.unreadable-answer", "the answer is compressed although we asked for none of it"
-    read = bytes(body[:ANSWER_LIMIT])
+    read = secrets.octets(bytes(body))[:ANSWER_LIMIT]
+    reason = secrets.text(response.reason_phrase)
+    headers = _masked_headers(response.headers, secrets)
     return Reply(
         status=response.status_code,
-        reason=response.reason_phrase,
-        headers=response.headers,
+        reason=reason,
+        headers=headers,
         body=read,
-        exchange=Exchange(
-            sent=request_record(request), received=answer_record(response, read, secrets=authorization.spellings)
-        ),
+        exchange=Exchange(sent=sent, received=answer_record(response.status_code, reason, headers, read)),
         flaw=flaw,
         flaw_detail=flaw_detail,
     )
 
 
-def _translated(error: Exception, request: httpx.Request, progress: Progress) -> Exception:
-    sent = request_record(request) if progress.written else b""
-    return failure_of(error, progress, exchange=Exchange(sent=sent))
+def _masked_headers(headers: httpx.Headers, secrets: Masking) -> httpx.Headers:
+    # A session's cookie or token stays as it is: the adapter must send it back, and no record shows it.
+    return httpx.Headers(
+        [(name, value if is_secret_header(name) else secrets.octets(value)) for name, value in headers.raw]
+    )
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

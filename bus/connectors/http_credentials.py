@@ -57,7 +57,7 @@ def basic(user: str, password: Callable[[], Secret]) -> Credentials:
     def read() -> Authorization:
         value = password().reveal()
         token = base64.b64encode(f"{user}:{value}".encode()).decode()
-        return Authorization(f"Basic {token}", (token, value))
+        return Authorization(f"Basic {token}", (token, token.rstrip("="), value))
 
     return Credentials(read)
 

@@ -13,6 +13,7 @@ import httpx
 
 from bus.connectors.addresses import cause_of_no_connection
 from bus.connectors.http_network import Progress
+from bus.connectors.masking import Masking
 from bus.errors import (
     DeliveryFailure,
     EndpointDown,
@@ -65,13 +66,13 @@ class Reply:
         return " ".join(self.body[: 4 * LONGEST_TEXT].decode("utf-8", "replace").split())[:LONGEST_TEXT]
 
 
-def failure_of(error: Exception, progress: Progress, *, exchange: Exchange) -> DeliveryFailure:
+def failure_of(error: Exception, progress: Progress, *, exchange: Exchange, secrets: Masking) -> DeliveryFailure:
     """What an exchange that ended without a status line means.
 
     Once the operating system took one byte of the request it may have happened, whatever the exception is called:
     "Server disconnected without sending a response" is also what a target that booked and then died looks like.
     """
-    detail = _text_of(error)
+    detail = secrets.text(_text_of(error))
     if isinstance(error, httpcore.LocalProtocolError | UnicodeError):
         return PermanentFailure("request.invalid", detail)
     if progress.written:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 from collections.abc import Mapping
 
@@ -12,7 +14,7 @@ from bus.connectors.http_network import _GuardedStream
 from bus.errors import ConfigurationError, DeliveryFailure, OutcomeUnknown, PermanentFailure, TransientFailure
 from bus.ports import Adapter, Checking, Parcel
 from tests.conformance.adapters import KEY, HttpAdapterConformance, SecretShelf, a_message, an_endpoint
-from tests.conformance.scripted_server import Answer, AnswerThenReset, ScriptedServer
+from tests.conformance.scripted_server import Answer, AnswerThenReset, Raw, ScriptedServer
 
 
 class TestHttpAdapterWithBasicLogin(HttpAdapterConformance):
@@ -156,3 +158,53 @@ def test_options_that_make_no_sense_are_refused_as_configuration(options: dict[s
 def test_an_address_that_is_no_http_url_is_refused_as_configuration(address: str) -> None:
     with pytest.raises(ConfigurationError, match="target"):
         http_adapter(an_endpoint(address, adapter="http", options={}), secret=SecretShelf())
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 409, 422, 503, 500])
+def test_nothing_a_target_echoes_brings_our_login_into_what_the_bus_keeps(status: int) -> None:
+    login = base64.b64encode(b"bus:first-password").decode()
+    words = f"for Basic {login} or first-password or first%2Dpassword"
+    body = json.dumps({"id": words, "code": words, "text": words}).replace("first-", "first\\u002d").encode()
+    headers = {"Location": f"/{words}", "X-Echo": words}
+
+    with ScriptedServer() as server:
+        server.play("POST", Answer(status, body, headers))
+        options = {"user": "bus", "password": "env:X", "document": "id", "error_code": "code", "error_text": "text"}
+        adapter = http_adapter(an_endpoint(server.url, adapter="http", options=options), secret=SecretShelf())
+        try:
+            answer = adapter.send(Parcel(message=a_message(), key=KEY))
+            said = f"{answer.document}{answer.exchange}"
+        except DeliveryFailure as error:
+            said = f"{error}{error.detail}{error.exchange}"
+        finally:
+            adapter.close()
+
+    assert "***" in said
+    for secret in (login, "first-password", "first%2Dpassword", "first\\u002dpassword", "first\\\\u002dpassword"):
+        assert secret not in said
+
+
+def test_an_answer_that_is_no_http_does_not_bring_our_login_into_the_detail() -> None:
+    with ScriptedServer() as server:
+        server.play("POST", Raw(b"first-password\r\n\r\n"))
+        options = {"user": "bus", "password": "env:X"}
+        adapter = http_adapter(an_endpoint(server.url, adapter="http", options=options), secret=SecretShelf())
+        with pytest.raises(OutcomeUnknown) as caught:
+            adapter.send(Parcel(message=a_message(), key=KEY))
+        adapter.close()
+
+    assert "first-password" not in str(caught.value)
+
+
+def test_a_token_in_the_address_is_kept_neither_of_the_request_nor_of_its_echo() -> None:
+    with ScriptedServer() as server:
+        server.play("POST", Answer(200, headers={"X-Echo": "/in?token=abc-123"}))
+        endpoint = an_endpoint(f"{server.url}/in?plant=P100&token=abc-123", adapter="http", options={})
+        adapter = http_adapter(endpoint, secret=SecretShelf())
+
+        exchange = adapter.send(Parcel(message=a_message(), key=KEY)).exchange
+
+        adapter.close()
+        assert server.requests[0].path == "/in?plant=P100&token=abc-123"
+    assert exchange.sent.startswith(b"POST /in?plant=***&token=*** HTTP/1.1\r\n")
+    assert b"abc-123" not in exchange.received
