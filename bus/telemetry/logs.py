@@ -66,7 +66,9 @@ class _Forward(logging.Handler):
 def _console_line(record: Record) -> str:
     fields = " ".join(f"{key}={_plain(value)}" for key, value in record["extra"].items() if not key.startswith("_"))
     record["extra"]["_fields"] = fields
-    return "{time:HH:mm:ss.SSS} <level>{level: <7}</level> {message} <dim>{extra[_fields]}</dim>\n{exception}"
+    message = record["message"]
+    record["extra"]["_event"] = message if message.isprintable() else _quoted(message)
+    return "{time:HH:mm:ss.SSS} <level>{level: <7}</level> {extra[_event]} <dim>{extra[_fields]}</dim>\n{exception}"
 
 
 def _json_line(record: Record) -> str:
@@ -78,10 +80,22 @@ def _json_line(record: Record) -> str:
     }
     if record["exception"] is not None:
         line["exception"] = repr(record["exception"].value)
-    record["extra"]["_json"] = json.dumps(line, default=str, ensure_ascii=False)
+    record["extra"]["_json"] = _escaped(json.dumps(line, default=str, ensure_ascii=False))
     return "{extra[_json]}\n"
 
 
 def _plain(value: object) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if " " in text or "\n" in text else text
+    return _quoted(text) if " " in text or not text.isprintable() else text
+
+
+def _quoted(text: str) -> str:
+    """As JSON has it, without a letter that a terminal obeys: it would let a sender write lines of the log himself."""
+    return _escaped(json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(written: str) -> str:
+    r"""JSON with everything that is not printable as \uXXXX: C1 controls and changes of direction too."""
+    if written.isprintable():
+        return written
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in written)
