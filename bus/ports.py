@@ -293,8 +293,8 @@ class Transaction(Protocol):
     def lock_lanes(self, lanes: Mapping[LaneKey, int]) -> dict[LaneKey, int]:
         """Lock the lanes, creating missing ones, and take that many places; returns the last place taken before."""
 
-    def lanes_standing(self, lanes: Collection[LaneKey], *, besides: Collection[int] = ()) -> set[LaneKey]:
-        """Which of these (locked) lanes hold a standing delivery other than `besides`."""
+    def lanes_standing(self, lanes: Collection[LaneKey]) -> set[LaneKey]:
+        """Which of these (locked) lanes hold a standing delivery."""
 
     def add_deliveries(self, deliveries: Sequence[NewDelivery]) -> None:
         """Insert and count them."""

@@ -30,7 +30,7 @@ from bus.broker.declare import declare
 from bus.broker.depths import Depths
 from bus.broker.leftovers import run_dead_letters
 from bus.broker.router import run_router as run_router_loop
-from bus.errors import StoreUnavailable
+from bus.errors import NotAvailable, StoreRefuses
 from bus.model.contract import MessageClass
 from bus.model.envelope import Envelope
 from bus.model.route import types_of
@@ -166,11 +166,17 @@ def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
         stop=stop,
         still_alive=heart.is_beating,
     )
-    declare_actors(broker, _work(project, names, shift), telemetry=telemetry)
+    asked, drained, refused = Stop(), threading.Event(), threading.Event()
+
+    def give_up() -> None:
+        """The store refuses for good: the worker ends, `bus run` tells and tries again."""
+        refused.set()
+        asked.ask()
+
+    declare_actors(broker, _work(project, names, shift), telemetry=telemetry, give_up=give_up)
     heart.tend = shift.tend
     heart.start()
-    asked, drained = Stop(), threading.Event()
-    beating = threading.Thread(target=_beat, args=(heart, drained, asked), name="heart", daemon=True)
+    beating = threading.Thread(target=_beat, args=(heart, drained, asked, telemetry), name="heart", daemon=True)
     beating.start()
     on_stop_signals(asked.ask, end_within=DRAIN + timedelta(seconds=5))
     threading.Thread(target=_pass_on, args=(asked, stop), name="stop", daemon=True).start()
@@ -180,13 +186,15 @@ def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
     beating.join()
     if finished:
         _leave(heart, telemetry)
-    return 0 if finished and not died else 1
+    return 0 if finished and not died and not refused.is_set() else 1
 
 
-def _beat(heart: Heart, drained: threading.Event, asked: Stop) -> None:
+def _beat(heart: Heart, drained: threading.Event, asked: Stop, telemetry: LogTelemetry) -> None:
     """A worker whose heart stopped by an error must end: it would never claim again, and look alive."""
     try:
         heart.run(drained)
+    except StoreRefuses as error:
+        telemetry.event("worker ends: the store refuses", detail=str(error))
     finally:
         asked.ask()
 
@@ -200,7 +208,7 @@ def _pass_on(asked: Stop, stop: threading.Event) -> None:
 def _leave(heart: Heart, telemetry: LogTelemetry) -> None:
     try:
         heart.stop()
-    except StoreUnavailable as error:  # the lease lapses by itself
+    except NotAvailable as error:  # the lease lapses by itself
         telemetry.event("store away", detail=str(error))
 
 

@@ -172,7 +172,7 @@ def discard(
     yes: bool,
     limit: int | None,
 ) -> int:
-    """Give dead deliveries (by ID also retrying ones) up for good; what waits behind them goes on."""
+    """Give dead deliveries (by ID also what is still to be sent) up for good; what waits behind them goes on."""
     from bus.control.actor import person
     from bus.control.orders import discard_deliveries
     from bus.store.failures import FailureQuery

@@ -97,11 +97,19 @@ def _delivery(entry: Entry, selection: Selection, catalogue: Catalogue) -> NewDe
         catalogue=catalogue,
         lane=LaneKey(route.to, key) if key else None,
         error=selection.error,
+        cause=selection.cause,
     )
 
 
 def new_delivery(
-    kept: Kept, route: Route, *, catalogue: Catalogue, lane: LaneKey | None, error: str = "", replay: int = 0
+    kept: Kept,
+    route: Route,
+    *,
+    catalogue: Catalogue,
+    lane: LaneKey | None,
+    error: str = "",
+    cause: str = "predicate.raised",
+    replay: int = 0,
 ) -> NewDelivery:
     """The first state of a delivery: to be transformed, to be sent, or DEAD where the predicate raised."""
     stage = Stage.SEND if route.transform is None and not error else Stage.TRANSFORM
@@ -121,7 +129,7 @@ def new_delivery(
         state=state,
         blocks=route.on_dead == "block",
         replay=replay,
-        cause="predicate.raised" if error else "",
+        cause=cause if error else "",
         detail=error,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from bus.errors import StoreConflict, StoreUnavailable
+from bus.errors import NotAvailable, StoreConflict, StoreRefuses, StoreUnavailable
 from bus.ports import Actor, MessageStore, Telemetry
 
 LEASE = timedelta(seconds=15)
@@ -82,6 +82,9 @@ class Relay:
                     self.observer.missed()
                     self.telemetry.event("store away", detail=str(error))
                     stop.wait(1)
+        except StoreRefuses as error:
+            self._holds = False  # the store would refuse to release it as well
+            self.telemetry.event("relay ends: the store refuses", detail=str(error))
         finally:
             if self._holds:
                 self._release()
@@ -89,7 +92,7 @@ class Relay:
     def _release(self) -> None:
         try:
             self.store.drop_lease(RELAY, self.name)
-        except StoreUnavailable as error:
+        except NotAvailable as error:
             self.telemetry.event("store away", detail=str(error))
 
     def round(self) -> None:

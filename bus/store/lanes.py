@@ -42,14 +42,12 @@ class Lanes(UnitOfWork):
                 before[key] = row.tail - lanes[key]
         return before
 
-    def lanes_standing(self, lanes: Collection[LaneKey], *, besides: Collection[int] = ()) -> set[LaneKey]:
+    def lanes_standing(self, lanes: Collection[LaneKey]) -> set[LaneKey]:
         names = {self.lanes[lane]: lane for lane in lanes}
         found: set[LaneKey] = set()
         d = t.delivery.c
         for part in chunks(list(names)):
             standing = select(d.id).where(d.lane == t.lane.c.id, d.stands)
-            if besides:
-                standing = standing.where(d.id.not_in(list(besides)))
             query = select(t.lane.c.id).where(t.lane.c.id.in_(part), standing.exists())
             found.update(names[number] for number in self.connection.execute(query).scalars())
         return found

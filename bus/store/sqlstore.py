@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import update
 
 from bus.model.delivery import Event, State
 from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow
@@ -105,13 +105,6 @@ class SqlStore:
     def deliveries(self, numbers: Collection[int]) -> list[Claimed]:
         with self.database.read() as connection:
             return list(claims.load(connection, numbers))
-
-    def last_replay(self, delivery: int) -> int:
-        d, this = t.delivery.c, t.delivery.alias("this")
-        same = (d.message == this.c.message) & (d.route == this.c.route) & (d.part == this.c.part)
-        with self.database.read() as connection:
-            query = select(func.max(d.replay)).select_from(this.join(t.delivery, same)).where(this.c.id == delivery)
-            return int(connection.execute(query).scalar() or 0)
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
