@@ -103,7 +103,10 @@ def broker_url(project: Project) -> str:
 
 def _with_login(url: str, project: Project) -> str:
     """The URL of one node, with the engine's user and password where it names none."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url  # read_addresses says what is wrong, without the password
     if parts.password is not None or not project.settings.password:
         return url
     password = quote(resolve_secret(project.settings.password, root=project.root).reveal(), safe="")

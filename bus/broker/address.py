@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bus.errors import ConfigurationError
+from bus.model.shown_url import shown_url
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
-_PASSWORD = re.compile(r"(?<=//)(?P<user>[^:@/;]*):[^;\s]*(?=@)")
+_NEXT_NODE = re.compile(r";\s*(?=amqps?://)")
 _OPTIONS = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
 _EXAMPLE = "amqp://user:password@host:5672/vhost"
 
@@ -38,8 +39,8 @@ class BrokerAddress:
 
 
 def mask_url(url: str) -> str:
-    """The URL (or list of URLs) with every password as `***`."""
-    return _PASSWORD.sub(r"\g<user>:***", url)
+    """The URL (or list of URLs) as a text may show it: no logins, no options."""
+    return ";".join(shown_url(node) for node in _NEXT_NODE.split(url))
 
 
 def read_addresses(url: str) -> tuple[BrokerAddress, ...]:
@@ -51,7 +52,7 @@ def read_addresses(url: str) -> tuple[BrokerAddress, ...]:
     Raises:
         ConfigurationError: what is wrong with which URL, without its password.
     """
-    addresses = tuple(_read(part.strip()) for part in url.split(";") if part.strip())
+    addresses = tuple(_read(part.strip(), mask_url(url)) for part in url.split(";") if part.strip())
     if not addresses:
         raise ConfigurationError(f"no broker URL was given: {_EXAMPLE} is expected")
     if len({(address.user, address.vhost) for address in addresses}) > 1:
@@ -59,14 +60,18 @@ def read_addresses(url: str) -> tuple[BrokerAddress, ...]:
     return addresses
 
 
-def _read(url: str) -> BrokerAddress:
+def _read(url: str, shown: str) -> BrokerAddress:
+    """`shown` stands in texts: a `;` in a password makes parts that nobody can tell a login in."""
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"broker URL {mask_url(url)}: {error}; {_EXAMPLE} is expected") from error
+    except ValueError:
+        # Without its text and cause: they may quote half of a password.
+        raise ConfigurationError(
+            f"broker URL {shown}: its host or port cannot be read; {_EXAMPLE} is expected"
+        ) from None
     if parts.scheme not in _PORTS or not parts.hostname or not parts.username:
-        raise ConfigurationError(f"broker URL {mask_url(url)}: {_EXAMPLE} (or amqps://…) is expected")
+        raise ConfigurationError(f"broker URL {shown}: {_EXAMPLE} (or amqps://…) is expected")
     host = unquote(parts.hostname)
     return BrokerAddress(
         host=host,
@@ -74,15 +79,15 @@ def _read(url: str) -> BrokerAddress:
         user=unquote(parts.username),
         password=unquote(parts.password or ""),
         vhost=unquote(parts.path[1:]) or "/",
-        tls=_tls(url, host, parts.query) if parts.scheme == "amqps" else None,
+        tls=_tls(shown, host, parts.query) if parts.scheme == "amqps" else None,
     )
 
 
-def _tls(url: str, host: str, query: str) -> dict[str, Any]:
+def _tls(shown: str, host: str, query: str) -> dict[str, Any]:
     given = {name: values[-1] for name, values in parse_qs(query).items()}
     if given.get("verify", "verify_peer") != "verify_peer":
         raise ConfigurationError(
-            f"broker URL {mask_url(url)}: certificates are always checked; name your own authority with cacertfile="
+            f"broker URL {shown}: certificates are always checked; name your own authority with cacertfile="
         )
     options: dict[str, Any] = {target: given[name] for name, target in _OPTIONS.items() if name in given}
     # py-amqp checks the host name only where it is told one, and kombu keeps the first one over a failover.

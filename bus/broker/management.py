@@ -14,6 +14,7 @@ from bus.broker.passwords import HASHING_ALGORITHM, hash_password
 from bus.errors import BrokerUnavailable, ConfigurationError
 from bus.model.topology import OUT, Topology, User
 
+_EXPECTED = "management URL: http://host:15672 (or https://…) is expected"
 _APPLY = "run `bus topology apply`"
 _UNCHECKED = ("passwords: the broker keeps only their hashes",)
 
@@ -22,15 +23,19 @@ class Management:
     """One administrator's access to one vhost. `url` is `http://host:15672`; user and password may stand in it."""
 
     def __init__(self, url: str, *, vhost: str, user: str = "", password: str = "") -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError("management URL: http://host:15672 (or https://…) is expected")
+        try:
+            parts, login = urlsplit(url), httpx.URL(url)
+        except (ValueError, httpx.InvalidURL):
+            # Without its text and cause: they may quote half of a password.
+            raise ConfigurationError(_EXPECTED) from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or login.host not in parts.netloc:
+            raise ConfigurationError(_EXPECTED)
         host = parts.netloc.rpartition("@")[2]
         self._shown = urlunsplit((parts.scheme, host, "", "", ""))
         self._vhost = quote(vhost, safe="")
         self._client = httpx.Client(
             base_url=f"{self._shown}{parts.path.rstrip('/')}/api/",
-            auth=(user or httpx.URL(url).username, password or httpx.URL(url).password),
+            auth=(user or login.username, password or login.password),
             timeout=10,
             trust_env=False,
         )

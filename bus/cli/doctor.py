@@ -15,6 +15,7 @@ from bus.cli.output import Column
 from bus.cli.store import NOT_FOR_REGULATED_USE
 from bus.cli.texts import counted, duration, plain
 from bus.errors import BusError
+from bus.model.shown_url import shown_url
 
 SKEW = timedelta(seconds=2)
 """Difference between this machine's clock and the store's that is worth a word."""
@@ -87,7 +88,7 @@ def _endpoints(work: Desk) -> Iterator[Finding]:
 def _store(work: Desk) -> Iterator[Finding]:
     database = work.database
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
-    yield Finding("store", "ok", f"{kind} at {database.url.render_as_string(hide_password=True)}")
+    yield Finding("store", "ok", f"{kind} at {shown_url(database.url.render_as_string(hide_password=False))}")
     if database.is_sqlite:
         yield Finding("store", "note", NOT_FOR_REGULATED_USE)
 

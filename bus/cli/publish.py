@@ -8,8 +8,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import rich_click as click
 from rich.text import Text
 
+from bus.broker.address import mask_url
 from bus.cli.desk import desk
 from bus.cli.frame import BusCommand
+from bus.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bus.model.system import System
@@ -70,6 +72,11 @@ def login_as(url: str, user: str, password: str) -> str:
 
 
 def _login_one(url: str, user: str, password: str) -> str:
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        raise ConfigurationError(
+            f"broker URL {mask_url(url)}: amqp://user:password@host:5672/vhost is expected"
+        ) from None
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}"))

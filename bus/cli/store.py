@@ -11,6 +11,7 @@ from rich.text import Text
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import NOT_AVAILABLE, OK, BusGroup
 from bus.cli.texts import when
+from bus.model.shown_url import shown_url
 
 NOT_FOR_REGULATED_USE = (
     "SQLite is for trying, testing and small plants: anybody who can read its file can change history. "
@@ -55,7 +56,10 @@ def info() -> int:
     database = open_database(work.project)
     get_current_context().call_on_close(database.close)
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
-    value: dict[str, Any] = {"address": database.url.render_as_string(hide_password=True), "kind": kind}
+    value: dict[str, Any] = {
+        "address": shown_url(database.url.render_as_string(hide_password=False)),
+        "kind": kind,
+    }
     exists = _exists(database)
     if exists:
         current, needed = schema.revisions(database)

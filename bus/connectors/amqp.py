@@ -160,8 +160,9 @@ def _read_target(url: str, *, endpoint: Endpoint, ca_file: str) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(expected) from error
+    except ValueError:
+        # Without its cause: that may quote half of a password.
+        raise ConfigurationError(expected) from None
     if parts.scheme not in PORTS or not parts.hostname:
         raise ConfigurationError(expected)
     if is_link_local(parts.hostname):

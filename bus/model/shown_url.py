@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
 
 def shown_url(url: str) -> str:
     """Scheme, and what follows the last `@`, without query and fragment; a port that is no number as `***`.
 
     Made for URLs that nobody could read: a `/`, `?` or `@` in a password must not bring half of it into a text.
     """
-    scheme, mark, rest = url.strip().rpartition("://") if url.count("://") == 1 else url.strip().partition("://")
-    if not mark:
-        scheme, rest = "", scheme or rest
+    scheme, mark, rest = url.strip().partition("://")
+    if not mark or not _SCHEME.fullmatch(scheme):
+        scheme, mark, rest = "", "", url.strip()
     if not scheme.startswith("sqlite"):  # a file; nobody logs in there, and its path may hold an @
         rest = rest.rpartition("@")[2]
     rest = rest.partition("?")[0].partition("#")[0]

@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bus.errors import BusError, ConfigurationError, DataRefused, StoreConflict, StoreRefuses, StoreUnavailable
+from bus.model.shown_url import shown_url
 
 _RETRY_STATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _LIMIT_EXCEEDED = "54"  # class of SQLSTATE: a value longer than an index takes
@@ -110,13 +111,20 @@ class Database:
 def _checked_url(address: str) -> URL:
     try:
         url = make_url(address)
-    except ArgumentError as error:
-        raise ConfigurationError(f"store: {address!r} is not an address; sqlite:///… or postgresql://…") from error
+    except (ArgumentError, ValueError):
+        # Without text and cause: they may quote half of a password.
+        raise ConfigurationError(
+            f"store: {shown_url(address)!r} is not an address; sqlite:///… or postgresql://user:password@host:port/name"
+        ) from None
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
             raise ConfigurationError("store: SQLite needs a file (sqlite:///path), it runs in several processes")
         return url
     if url.get_backend_name() == "postgresql":
+        if address.count("@") > 1 or not 0 <= (url.port or 0) < 65_536:
+            raise ConfigurationError(
+                f"store: host or port of {shown_url(address)!r} cannot be read; an @ in a password is written %40"
+            )
         return url.set(drivername="postgresql+psycopg")
     raise ConfigurationError(f"store: {url.get_backend_name()!r} is not supported; sqlite:///… or postgresql://…")
 

@@ -58,7 +58,7 @@ def test_a_wrong_url_is_refused_without_showing_its_password(url: str) -> None:
 def test_no_password_is_shown(password: str) -> None:
     url = f"amqp://mes:{password}@one/v;amqp://mes:{password}@two/v"
 
-    assert mask_url(url) == "amqp://mes:***@one/v;amqp://mes:***@two/v"
+    assert mask_url(url) == "amqp://one/v;amqp://two/v"
 
 
 @pytest.fixture
