@@ -23,6 +23,7 @@ from bus.model.secret import Secret
 from bus.model.system import Endpoint
 from bus.model.topology import ENGINE, Topology, definitions, plan_topology
 from bus.ports import Adapter, AdapterFactory, Telemetry
+from bus.private_files import make_private_folder
 from bus.project import Project
 from bus.secret_references import resolve_secret, revealed
 from bus.settings import PRIVATE
@@ -152,7 +153,7 @@ def ensure_secrets(project: Project) -> None:
         kind, _, name = user.password.partition(":")
         path = project.root / name
         if kind == "file" and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(path.parent)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(24))
@@ -162,6 +163,7 @@ def ensure_secrets(project: Project) -> None:
 def private_node(project: Project) -> Iterator[PrivateNode]:
     """The project's own RabbitMQ node, with its users, while the block runs."""
     ensure_secrets(project)
+    make_private_folder(project.settings.folder)
     topology = topology_of(project)
     passwords = {user.name: resolve_secret(user.password, root=project.root).reveal() for user in topology.users}
     hashes = {name: hash_password(password) for name, password in passwords.items()}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """The command `bus`."""
+    os.umask(0o077)  # what a command or its processes make may hold messages or passwords
     try:
         from bus.cli.root import bus
     except KeyboardInterrupt:  # Ctrl-C before there is anything that could answer it

@@ -7,6 +7,7 @@ from importlib import resources
 from sqlalchemy import inspect, text
 
 from bus.errors import NotAvailable
+from bus.private_files import make_private_file, make_private_folder
 from bus.store.engine import Database
 
 
@@ -17,7 +18,11 @@ def upgrade(database: Database) -> None:
     from alembic.config import Config
 
     if database.is_sqlite:
-        database.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            make_private_folder(database.path.parent)
+            make_private_file(database.path)  # SQLite would make it for everybody; its journals get the file's mode
+        except OSError as error:
+            raise NotAvailable(f"the store {database.path} cannot be made: {error.strerror}") from error
     config = Config()
     config.set_main_option("script_location", str(resources.files("bus.store") / "migrations"))
     config.attributes["database"] = database
