@@ -13,8 +13,15 @@ SHOWN = 6_000
 LONG = 100
 """Letters in a line from which on a body is laid out anew; a shorter one was laid out by its sender."""
 
-_JSON = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
-_XML = re.compile(r"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<[^>]+>|[^<]+", re.DOTALL)
+LAID_OUT = 4
+"""Times the letters shown that are laid out: white space may go, and nobody reads the rest."""
+
+DEEPEST = 40
+"""Levels that are indented."""
+
+# Whatever begins also ends, at the latest with the text: what has no end is not looked for again and again.
+_JSON = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[{}\[\],:]|[^\s{}\[\],:"]++', re.DOTALL)
+_XML = re.compile(r"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)|<[^>]*+(?:>|\Z)|[^<]++", re.DOTALL)
 
 
 def readable(body: bytes, content_type: str, *, limit: int = SHOWN) -> str:
@@ -23,13 +30,15 @@ def readable(body: bytes, content_type: str, *, limit: int = SHOWN) -> str:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         return f"{len(body):,} bytes that are no UTF-8 text, beginning with {body[:32].hex(' ')}"
+    letters = len(text)
+    text = text[: LAID_OUT * limit]
     if any(len(line) > LONG for line in text.splitlines()):
         if "json" in content_type:
             text = "\n".join(_json_lines(text))
         elif "xml" in content_type:
             text = "\n".join(_xml_lines(text))
-    if len(text) > limit:
-        text = f"{text[:limit]}\n… {len(text) - limit:,} more letters; all of it with -o json"
+    if len(text) > limit or letters > LAID_OUT * limit:
+        text = f"{text[:limit]}\n… {max(letters, len(text)) - limit:,} more letters; all of it with -o json"
     return plain(text)
 
 
@@ -48,6 +57,10 @@ def readable_exchange(raw: bytes, *, limit: int = SHOWN) -> str:
     return f"{shown}\n\n{readable(body, content_type, limit=limit)}" if body else shown
 
 
+def _indent(depth: int) -> str:
+    return "  " * min(depth, DEEPEST)
+
+
 def _json_lines(text: str) -> Iterator[str]:
     pieces = _JSON.findall(text)
     depth = 0
@@ -60,7 +73,7 @@ def _json_lines(text: str) -> Iterator[str]:
                 continue
             depth += 1
             yield line + piece
-            line = "  " * depth
+            line = _indent(depth)
         elif piece in "}]":
             if line.endswith(("{", "[")):
                 line += piece
@@ -68,10 +81,10 @@ def _json_lines(text: str) -> Iterator[str]:
             depth = max(depth - 1, 0)
             if line.strip():
                 yield line
-            line = "  " * depth + piece
+            line = _indent(depth) + piece
         elif piece == ",":
             yield line + piece
-            line = "  " * depth
+            line = _indent(depth)
         else:
             line += ": " if piece == ":" else piece
     if line.strip():
@@ -86,7 +99,7 @@ def _xml_lines(text: str) -> Iterator[str]:
         closes = piece.startswith("</")
         opens = piece.startswith("<") and not closes and not piece.startswith(("<?", "<!")) and not piece.endswith("/>")
         depth = max(depth - closes, 0)
-        line = "  " * depth + piece.strip()
+        line = _indent(depth) + piece.strip()
         if (
             opens
             and index + 2 < len(pieces)

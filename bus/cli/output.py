@@ -200,9 +200,11 @@ def _bytes(value: bytes) -> Any:
 
 
 def _dumped(value: Any, indent: int | None = None) -> str:
-    # Half surrogates (from a damaged argument or file name) cannot be written as UTF-8: these alone are escaped.
     text = json.dumps(as_data(value), ensure_ascii=False, indent=indent)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.isprintable():
+        return text
+    # C1 controls and changes of direction, which a terminal obeys, and half surrogates, which UTF-8 cannot write.
+    return "".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text)
 
 
 def _console(file: Any) -> Console:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.cli.bodies import LONG, readable, readable_exchange
-from bus.cli.output import as_data
+from bus.cli.output import _dumped, as_data
 from bus.cli.texts import counted, duration, plain, when
 from bus.model.secret import Secret
 
@@ -143,3 +143,34 @@ def test_bytes_and_secrets_have_a_safe_form_in_json() -> None:
 def _without_space(text: str) -> str:
     """The text without white space outside strings."""
     return "".join(re.findall(r'"(?:[^"\\]|\\.)*"|[^\s"]+', text))
+
+
+@pytest.mark.parametrize("kind", ["json", "xml"])
+@pytest.mark.parametrize(
+    "piece", ['\\"', '"', "\\", "<", "<!--", "<![CDATA[", "<!", "{", "[", "<a>", "</", "<a ", "a", "{,"]
+)
+def test_no_body_keeps_its_reader_waiting(piece: str, kind: str) -> None:
+    before = time.process_time()
+
+    shown = readable(piece.encode() * (1_000_000 // len(piece)), f"application/{kind}")
+
+    assert time.process_time() - before < 2
+    assert "more letters" in shown
+
+
+@pytest.mark.parametrize(("body", "kind"), [('["unfinished', "json"), ("<a><!-- unfinished", "xml"), ("<a", "xml")])
+def test_a_body_that_stops_in_the_middle_is_shown_to_its_end(body: str, kind: str) -> None:
+    shown = readable(f"{body}{'.' * LONG}".encode(), kind)
+
+    assert _without_space(shown) == _without_space(f"{body}{'.' * LONG}")
+
+
+@given(st.text())
+def test_json_holds_nothing_that_a_terminal_obeys_and_loses_nothing(text: str) -> None:
+    hostile = {"a": f"\x9b31m\u202e\u2028\ud800\x7f{text}", text: [text]}
+
+    for indent in (None, 2):
+        written = _dumped(hostile, indent)
+
+        assert written.replace("\n", "").isprintable()
+        assert json.loads(written) == hostile
