@@ -41,7 +41,10 @@ def publish(
         raise click.BadParameter(f"{system!r} is not a system of bus.toml: {known}", param_hint="--system")
     where = _site(sender, site)
     contract = project.catalogue.contracts.of(type_name)
-    body = file.read()
+    limit = project.settings.max_bytes
+    body = file.read(limit + 1)  # no more: it may be a device, or a pipe that never ends
+    if len(body) > limit:
+        raise click.BadParameter(f"it is longer than the {limit:,} bytes the bus takes (max_bytes)", param_hint="FILE")
     url = broker_url(project)
     if sender.password:
         url = login_as(url, sender.user, resolve_secret(sender.password, root=project.root).reveal())
