@@ -65,6 +65,24 @@ class BusCommand(RichCommand):
             ),
         ]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name or "")
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str) and not _is_text(text):
+                    raise click.BadParameter(f"{plain(text)!r} is no UTF-8 text", ctx=ctx, param=parameter)
+        return rest
+
+
+def _is_text(value: str) -> bool:
+    """False for half a surrogate: an argument that was not UTF-8, which neither a store nor a broker takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
 
 class BusGroup(RichGroup):
     """A noun; its verbs are commands."""

@@ -19,7 +19,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.texts import plain, when
+from bus.cli.texts import in_local_zone, plain, when
 from bus.model.delivery import State
 
 FORMATS = ("table", "json", "ndjson")
@@ -29,6 +29,9 @@ WIDEST = 140
 """… and for every time in full."""
 PIPED = 160
 """Columns of a table that goes to no terminal, where COLUMNS does not say."""
+
+DEEPEST = 100
+"""Levels of a value that are printed as JSON; a sender's headers may have any number."""
 
 _STYLES = {
     State.DELIVERED: "green",
@@ -123,10 +126,11 @@ class Output:
 
     def _column(self, title: str, values: Sequence[object]) -> tuple[str, list[Text]]:
         """The cells of a column. Where there is no room to spare and all times are of one day, the title bears it."""
-        moments = [value.astimezone() for value in values if isinstance(value, datetime)]
+        moments = [in_local_zone(value) for value in values if isinstance(value, datetime)]
         if self.stdout.width < WIDEST and moments and len({f"{moment:%Y-%m-%d%z}" for moment in moments}) == 1:
             texts = [
-                Text(f"{v.astimezone():%H:%M:%S}", no_wrap=True) if isinstance(v, datetime) else Text() for v in values
+                Text(f"{in_local_zone(v):%H:%M:%S}", no_wrap=True) if isinstance(v, datetime) else Text()
+                for v in values
             ]
             return f"{title}\n{when(moments[0])[5:10]}\n{when(moments[0])[19:]}", texts
         return title, [self.cell(value) for value in values]
@@ -170,15 +174,17 @@ def styled(word: str) -> Text:
     return Text(plain(word), style=_STYLES.get(word, ""), no_wrap=True)
 
 
-def as_data(value: Any) -> Any:
+def as_data(value: Any, *, levels: int = DEEPEST) -> Any:
     """The value as JSON has it: times in ISO 8601, durations in seconds, bytes as text or base64."""
+    if isinstance(value, Mapping | list | tuple | set | frozenset) and not levels:
+        return f"… (deeper than {DEEPEST} levels)"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: as_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: as_data(getattr(value, field.name), levels=levels) for field in dataclasses.fields(value)}
     match value:
         case Mapping():
-            return {str(key): as_data(item) for key, item in value.items()}
+            return {str(key): as_data(item, levels=levels - 1) for key, item in value.items()}
         case Enum():
-            return as_data(value.value)
+            return as_data(value.value, levels=levels)
         case None | bool() | int() | float() | str():
             return value
         case datetime() | date():
@@ -188,7 +194,7 @@ def as_data(value: Any) -> Any:
         case bytes():
             return _bytes(value)
         case list() | tuple() | set() | frozenset():
-            return [as_data(item) for item in value]
+            return [as_data(item, levels=levels - 1) for item in value]
     return str(value)
 
 

@@ -23,11 +23,19 @@ def one_line(value: object) -> str:
     return " ".join(plain(value).split())
 
 
+def in_local_zone(moment: datetime) -> datetime:
+    """The time in the local zone; the first and the last day there are stay in UTC, a zone may have them no more."""
+    try:
+        return moment.astimezone()
+    except (OverflowError, ValueError):
+        return moment
+
+
 def when(moment: datetime | None, *, brief: bool = False) -> str:
     """A time in the local zone with its offset; brief: without the year, for narrow tables."""
     if moment is None:
         return ""
-    local = moment.astimezone()
+    local = in_local_zone(moment)
     offset = local.strftime("%z")
     if brief:
         offset = offset[:3] if offset.endswith("00") else f"{offset[:3]}:{offset[3:5]}"
@@ -37,7 +45,7 @@ def when(moment: datetime | None, *, brief: bool = False) -> str:
 
 def clock(moment: datetime) -> str:
     """The time of day with milliseconds, for lines whose date and offset stand above them."""
-    local = moment.astimezone()
+    local = in_local_zone(moment)
     return f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}"
 
 

@@ -275,3 +275,13 @@ def test_no_command_prints_a_traceback_whatever_is_typed(plant: Plant, words: li
     assert result.exit_code in (0, 1, 2), result.output
     assert "Traceback" not in result.output or "--debug" in words
     assert "something unexpected" not in result.output
+
+
+@pytest.mark.parametrize(
+    "words", [("message", "list", "--type", "\ud800"), ("publish", "-", "--type", "x\udcff", "--system", "erp")]
+)
+def test_an_argument_that_is_no_text_is_told_in_a_sentence(words: tuple[str, ...], plant: Plant) -> None:
+    result = plant.type(*words)
+
+    assert result.exit_code == 2
+    assert "is no UTF-8 text" in result.stderr

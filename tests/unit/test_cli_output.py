@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bus.cli.bodies import LONG, readable, readable_exchange
 from bus.cli.output import _dumped, as_data
-from bus.cli.texts import counted, duration, plain, when
+from bus.cli.texts import clock, counted, duration, plain, when
 from bus.model.secret import Secret
 
 JSON = st.recursive(
@@ -174,3 +174,26 @@ def test_json_holds_nothing_that_a_terminal_obeys_and_loses_nothing(text: str) -
 
         assert written.replace("\n", "").isprintable()
         assert json.loads(written) == hostile
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "UTC"])
+@pytest.mark.parametrize("moment", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_the_first_and_the_last_time_there_are_can_be_shown(
+    zone: str, moment: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+
+    shown = [when(moment), when(moment, brief=True), clock(moment)]
+
+    monkeypatch.undo()
+    time.tzset()
+    assert all(shown)
+
+
+def test_a_value_of_any_depth_can_be_printed() -> None:
+    value: object = "x"
+    for _ in range(5000):
+        value = {"a": [value]}
+
+    assert "deeper than 100 levels" in _dumped(value)
