@@ -65,7 +65,6 @@ class BookingTarget:
     posted: list[Posted] = field(default_factory=list)
     connects: int = 0
     hangs: bool = False
-    """Every post is held as by HOLD_THEN_BOOK."""
     aborts: bool = False
     _plans: dict[tuple[str, int], list[Act | int]] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -100,10 +99,24 @@ class BookingTarget:
     def come_alive(self) -> None:
         self.aborts = False
 
+    def hold(self) -> None:
+        """From now on every post is held as by HOLD_THEN_BOOK."""
+        self.hangs = True
+
     def release(self) -> None:
-        """Let everything that is held go on, now and from now on."""
+        """Let everything that is held go on; what is to be held later waits for the next release."""
         self.hangs = False
-        self._released.set()
+        with self._changed:
+            self._released.set()
+            self._released = threading.Event()
+
+    def behave(self) -> None:
+        """Listen, hold nothing, book and answer everything, whatever was planned."""
+        self.release()
+        self.come_alive()
+        self._plans.clear()
+        if self._server is None:
+            self.start()
 
     def will(self, order: str, step: int, *acts: Act | int) -> None:
         """What happens to the next posts of a step, one after another: an act, or a status to refuse it with."""
@@ -168,13 +181,14 @@ class BookingTarget:
                 act = Act.HOLD_THEN_BOOK
             if act is None or act in (Act.BOOK_THEN_CUT, Act.BOOK_THEN_HOLD):
                 number = self._write(posted)
+            released = self._released
             self._changed.notify_all()
         if act is None:
             return 201, number
         if isinstance(act, int):
             return act, ""
         if act in (Act.HOLD, Act.BOOK_THEN_HOLD, Act.HOLD_THEN_BOOK):
-            self._released.wait()
+            released.wait()
         if act is Act.BOOK_THEN_HOLD:
             return 201, number
         if act is not Act.HOLD_THEN_BOOK:
@@ -247,8 +261,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {})
 
     def do_POST(self) -> None:
-        document = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        taken = self.server.target.take(document, self.headers["idempotency-key"])
+        size = int(self.headers["content-length"])
+        body = self.rfile.read(size)
+        if len(body) < size:  # its sender was killed
+            self.close_connection = True
+            return
+        taken = self.server.target.take(json.loads(body), self.headers["idempotency-key"])
         if taken is None:
             self.close_connection = True  # no answer: the socket is closed
         else:

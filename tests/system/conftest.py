@@ -12,15 +12,25 @@ from tests.system.running_bus import RunningBus, running_bus
 
 
 @pytest.fixture
-def bus(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[RunningBus]:
-    """Router, worker and relay of a small project, on each kind of store."""
+def bus(shared_bus: RunningBus) -> RunningBus:
+    """Router, worker and relay of a small project, on each kind of store; started once for many tests.
+
+    A test keeps to orders of its own, and may end processes: before the next one what is missing is started.
+    """
+    shared_bus.complete()
+    return shared_bus
+
+
+@pytest.fixture
+def fresh_bus(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[RunningBus]:
+    """As `bus`, for one test alone: nothing happened before."""
     with running_bus(tmp_path / "project", store_url, vhost.amqp_url) as running:
         yield running
 
 
 @pytest.fixture
 def patient_bus(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[RunningBus]:
-    """As `bus`, but its calls may take longer than a test waits for anything."""
+    """As `fresh_bus`, but its calls may take longer than a test waits for anything."""
     with running_bus(tmp_path / "project", store_url, vhost.amqp_url, timeout=60) as running:
         yield running
 
@@ -29,7 +39,6 @@ def patient_bus(tmp_path: Path, store_url: str, vhost: Vhost) -> Iterator[Runnin
 def shared_bus(
     request: pytest.FixtureRequest, rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningBus]:
-    """As `bus`, for tests that stop no process and keep to orders of their own: starting one takes a while."""
     folder = tmp_path_factory.mktemp("shared")
     with rabbitmq.fresh_vhost() as vhost:
         if request.param == "sqlite":

@@ -8,8 +8,7 @@ from pathlib import Path
 from tests.system.running_bus import RunningBus, a_native_step, a_step, until
 
 
-def test_promise_4_order_is_kept_through_retries_and_an_outage(shared_bus: RunningBus) -> None:
-    bus = shared_bus
+def test_promise_4_order_is_kept_through_retries_and_an_outage(bus: RunningBus) -> None:
     bus.keeper.will("o1", 2, 503, 503)
     bus.ledger.will("o1", 3, 503)
     bus.keeper.will("o2", 0, 503)
@@ -35,21 +34,24 @@ def test_promise_4_order_is_kept_through_retries_and_an_outage(shared_bus: Runni
 
 
 def test_promise_4_order_is_kept_when_a_worker_is_killed_with_claims_in_its_hands(bus: RunningBus) -> None:
-    bus.keeper.hangs = True
-    bus.publish(*(a_step(order, step) for step in range(6) for order in ("a", "b")))
-    bus.keeper.wait_for_post("a", 0)
-    assert until(lambda: len(bus.states("a")) == 6 and "READY" not in bus.states("a"))
-    assert "CLAIMED" in bus.states("a")
+    bus.keeper.hold()
+    bus.kill("worker")
+    bus.publish(*(a_step(order, step) for step in range(6) for order in ("held-1", "held-2")))
+    assert until(lambda: len(bus.states("held-1") + bus.states("held-2")) == 12)
+    bus.start("worker")
+    bus.keeper.wait_for_post("held-1", 0)
+    assert bus.states("held-1") == ["CLAIMED"] * 6  # it took all at once, and is sending the first
+    holder = bus.deliveries("held-1")[0].worker
 
     bus.kill("worker")
     bus.start("worker")
-    bus.publish(*(a_step(order, step) for step in range(6, 8) for order in ("a", "b")))
-    assert until(lambda: bool(bus.told("worker buried")))
+    bus.publish(*(a_step(order, step) for step in range(6, 8) for order in ("held-1", "held-2")))
+    assert until(lambda: bool(bus.told("worker buried", worker=holder)))
     bus.keeper.release()  # books what the killed worker had sent, and what the next one sends
 
-    bus.keeper.wait_for_steps("a", range(8))
-    bus.keeper.wait_for_steps("b", range(8))
-    bus.comes_to_rest(received=16)
+    bus.keeper.wait_for_steps("held-1", range(8))
+    bus.keeper.wait_for_steps("held-2", range(8))
+    bus.delivers("held-1", "held-2", count=16)
     bus.proves_itself()
 
 
@@ -59,23 +61,23 @@ def test_promise_4_order_holds_for_a_native_message_paused_in_its_transform_also
     gate = tmp_path / "gate"
     os.mkfifo(gate)
 
-    bus.publish(a_native_step("a", 1, "keeper", "ledger", parts=2, gate=str(gate)))
+    bus.publish(a_native_step("paused", 1, "keeper", "ledger", parts=2, gate=str(gate)))
     opened = open_for_its_reader(gate)
-    bus.publish(a_step("a", 3, "keeper", "ledger"), a_native_step("a", 4, "keeper"), a_step("b", 1))
-    bus.keeper.wait_for_steps("b", [1])  # other keys flow
-    assert until(lambda: len(bus.states("a")) == 3)  # both are in the store, and neither is begun
-    assert bus.states("a").count("CLAIMED") == 1
+    bus.publish(a_step("paused", 3, "keeper", "ledger"), a_native_step("paused", 4, "keeper"), a_step("other", 1))
+    bus.keeper.wait_for_steps("other", [1])  # other keys flow
+    assert until(lambda: len(bus.states("paused")) == 3)  # both are in the store, and neither is begun
+    assert bus.states("paused").count("CLAIMED") == 1
     bus.kill("worker")
     os.close(opened)
     bus.start("worker")
     opened = open_for_its_reader(gate)
-    assert bus.states("a").count("CLAIMED") == 1
-    assert bus.keeper.steps("a") == []
+    assert bus.states("paused").count("CLAIMED") == 1
+    assert bus.keeper.steps("paused") == []
     os.close(opened)  # the transform ends
 
-    bus.keeper.wait_for_steps("a", [1, 2, 3, 4])
-    bus.ledger.wait_for_steps("a", [1, 2, 3])
-    bus.comes_to_rest(received=4)
+    bus.keeper.wait_for_steps("paused", [1, 2, 3, 4])
+    bus.ledger.wait_for_steps("paused", [1, 2, 3])
+    bus.delivers("paused", "other", count=3 + 4 + 3 + 1)
     bus.proves_itself()
 
 

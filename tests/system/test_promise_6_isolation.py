@@ -54,7 +54,7 @@ def calls_while_dead(bus: RunningBus, backlog: int) -> int:
 
 def test_promise_6_an_endpoint_that_hangs_starves_nobody(patient_bus: RunningBus) -> None:
     bus = patient_bus
-    bus.keeper.hangs = True
+    bus.keeper.hold()
     for calls in range(1, CONCURRENCY + 1):  # until it holds as many calls as it is given
         bus.publish(*(a_step(f"k{calls}-{number}", 1, "keeper") for number in range(20)))
         assert bus.keeper.wait_until(lambda calls=calls: len(bus.keeper.posted) == calls)  # type: ignore[misc]  # bound now, called now

@@ -7,8 +7,7 @@ from bus.testing import a_message
 from tests.system.running_bus import RunningBus, a_step, until
 
 
-def test_promise_8_continuing_a_dead_delivery_keeps_its_key_and_its_place(shared_bus: RunningBus) -> None:
-    bus = shared_bus
+def test_promise_8_continuing_a_dead_delivery_keeps_its_key_and_its_place(bus: RunningBus) -> None:
     bus.keeper.will("dead-one", 2, 422)
     bus.publish(*(a_step("dead-one", step) for step in range(1, 5)))
     assert until(lambda: bus.states("dead-one") == ["DELIVERED", "DEAD", "WAITING", "WAITING"])
@@ -29,9 +28,8 @@ def test_promise_8_continuing_a_dead_delivery_keeps_its_key_and_its_place(shared
 
 
 def test_promise_8_repeating_a_finished_delivery_is_a_new_one_with_its_number_in_the_key(
-    shared_bus: RunningBus,
+    bus: RunningBus,
 ) -> None:
-    bus = shared_bus
     bus.publish(a_step("done-one", 1), a_step("done-one", 2))
     bus.delivers("done-one", count=2)
     done = bus.deliveries("done-one")[0]
