@@ -53,6 +53,7 @@ class RabbitMQ:
     def fresh_vhost(self) -> Iterator[Vhost]:
         """A vhost that is gone afterwards, with everything and (on a private broker) every user made meanwhile."""
         name = f"test-{secrets.token_hex(4)}"
+        others = self._users()
         password = secrets.token_urlsafe(12)
         self._put(f"/api/vhosts/{name}", {})
         self._put(f"/api/users/{name}", {"password": password, "tags": "administrator"})
@@ -67,12 +68,12 @@ class RabbitMQ:
             )
         finally:
             self._delete(f"/api/vhosts/{name}")
-            for user in self._users_of_tests() if self.is_private else [name]:
+            for user in self._users() - others if self.is_private else {name}:
                 self._delete(f"/api/users/{quote(user, safe='')}")
 
-    def _users_of_tests(self) -> list[str]:
+    def _users(self) -> set[str]:
         users = self.management.get("/api/users", params={"columns": "name"}).raise_for_status().json()
-        return [user["name"] for user in users if user["name"] != _ADMINISTRATOR]
+        return {user["name"] for user in users}
 
     def _put(self, path: str, body: dict[str, str]) -> None:
         self.management.put(path, json=body).raise_for_status()

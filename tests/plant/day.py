@@ -85,8 +85,7 @@ class Day:
         began, before = self._p200_goes_down()
         self._plant.mes_p100.command("publish-equipment", count=EQUIPMENT_EVENTS)
         self._say(f"MES P100 publishes {EQUIPMENT_EVENTS} equipment events")
-        self._plant.erp.command("expire-tokens")
-        self._say("the ERP's CSRF tokens expire")
+        self._expire_tokens_in_use()
         self._send_what_is_wrong()
         self._unlock_when_refused()
         return self._see_the_outage(began, before)
@@ -141,6 +140,17 @@ class Day:
         for order in [order for order in self._late if self._site(order) == "P200"][:3]:
             self._publish_change(order)
         return began, before
+
+    def _expire_tokens_in_use(self) -> None:
+        """Tokens of both services were used, and will be again: at least for the order that is still locked."""
+        services = "SELECT DISTINCT entity FROM request WHERE status = 201"
+        self._watch.until(
+            lambda _: len(self._plant.erp.rows(services)) == 2,
+            within=PATIENCE,
+            what="the ERP booked a confirmation and a goods movement",
+        )
+        self._plant.erp.command("expire-tokens")
+        self._say("the ERP's CSRF tokens expire")
 
     def _send_what_is_wrong(self) -> None:
         self._publish_change(self.facts.unknown_order)
