@@ -30,7 +30,8 @@ LOOPBACK = {"0100007F", "00000000000000000000000001000000"}  # 127.0.0.1 and ::1
 
 # Owns a node until somebody ends it; one line tells that the node is up.
 OWNER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal; what runs in the background ignores it
 from bus.broker.node import PrivateNode
 from tests.services import definitions_with_user
 with PrivateNode(sys.argv[1], definitions=definitions_with_user("a", "b")) as node:
