@@ -53,7 +53,7 @@ def _runs(database: Database, connection: Connection, oldest: Sequence[Any], sus
     for row in oldest:
         if _is_laned(row):
             lanes.setdefault(row.lane, []).append(row.id)
-    standing = SqlTransaction(database, connection).standing(list(lanes))
+    standing = SqlTransaction(database, connection).standing({lane: len(wanted) for lane, wanted in lanes.items()})
     heads = {lane: [row.id for row in standing.get(lane, [])][: len(wanted)] for lane, wanted in lanes.items()}
     missing = {number for head in heads.values() for number in head} - {row.id for row in oldest}
     free = {number for wanted in lanes.values() for number in wanted}

@@ -2,22 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, true, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
 
-from bus.model.delivery import Stage, State
+from bus.model.delivery import RUNNING, Stage, State
 from bus.model.lane import RUN, LaneKey, Standing, head_run
+from bus.model.message import BUS
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.work import UnitOfWork, chunks
 
 _D = t.delivery.c
-_STANDING = (_D.id, _D.lane, _D.stage, _D.state, _D.queue, _D.place, _D.part)
-_STANDING_IN_LANE = (
-    select(*_STANDING).where(_D.lane == bindparam("number"), _D.stands).order_by(_D.place, _D.part).limit(RUN)
-)
+_RUNNING = [str(state) for state in sorted(RUNNING)]
+_STANDING = (_D.id, _D.lane, _D.stage, _D.state, _D.queue, _D.destination, _D.place, _D.part)
+_NUMBER, _LIMIT = bindparam("number", type_=BigInteger), bindparam("at_most", type_=Integer)
+
+
+def _standing_in(lane: ColumnElement[int], limit: ColumnElement[int]) -> Select[Any]:
+    """The first standing deliveries of a lane, in order of place."""
+    return (
+        select(*_STANDING)
+        .where(_D.lane == lane, _D.stands)
+        .order_by(_D.place, _D.part)
+        .limit(limit)
+        .correlate_except(t.delivery)
+    )
+
+
+def _notable_in(lane: ColumnElement[int]) -> Select[Any]:
+    """Of the first RUN standing deliveries those that say what moves: the head, what does not run, and what is behind
+    something that stops the lane.
+
+    Most of a deep lane is ready and stays so: the database skips it, instead of handing it over to be skipped.
+    """
+    first = _standing_in(lane, literal(RUN)).subquery("first_run")
+    position = func.row_number().over(order_by=(first.c.place, first.c.part))
+    numbered = select(first, position.label("position")).subquery("numbered")
+    n = numbered.c
+    laned = (n.stage == str(Stage.SEND)) | (n.destination == BUS)
+    runs = laned & n.state.in_(_RUNNING)
+    stops = ~(laned & n.state.in_([*_RUNNING, str(State.WAITING)]))
+    first_stop = func.min(case((stops, n.position))).over()
+    judged = select(numbered, runs.label("runs"), first_stop.label("first_stop")).subquery("judged")
+    j = judged.c
+    return select(*(j[c.name] for c in _STANDING)).where((j.position == 1) | ~j.runs | (j.position > j.first_stop))
+
+
+_STANDING_IN_LANE = _standing_in(_NUMBER, _LIMIT)
+_NOTABLE_IN_LANE = _notable_in(_NUMBER)
 
 
 class Lanes(UnitOfWork):
@@ -57,16 +104,17 @@ class Lanes(UnitOfWork):
         ready: list[int] = []
         waiting: list[int] = []
         queues: set[str] = set()
-        for number, rows in self.standing(list(numbers)).items():
+        for number, rows in self._notable(list(numbers)).items():
             moves = head_run(
                 numbers[number].destination, [Standing(row.id, Stage(row.stage), State(row.state)) for row in rows]
             )
             ready += moves.ready
             waiting += moves.waiting
-            queues.update(row.queue for row in rows if row.id in set(moves.ready) or row.state == State.READY)
+            moved = set(moves.ready)
+            queues.update(row.queue for row in rows if row.id in moved or row.state == State.READY)
         d = t.delivery.c
-        for old, new, moved in ((State.WAITING, State.READY, ready), (State.READY, State.WAITING, waiting)):
-            for part in chunks(sorted(moved)):
+        for old, new, moved_now in ((State.WAITING, State.READY, ready), (State.READY, State.WAITING, waiting)):
+            for part in chunks(sorted(moved_now)):
                 self.connection.execute(
                     update(t.delivery)
                     .where(d.id.in_(part), d.state == str(old))
@@ -74,24 +122,30 @@ class Lanes(UnitOfWork):
                 )
         return queues
 
-    def standing(self, lanes: Sequence[int]) -> dict[int, list[Any]]:
-        """The first RUN standing deliveries of each lane, in order of place."""
-        d = t.delivery.c
-        found: dict[int, list[Any]] = {}
+    def standing(self, lanes: Mapping[int, int]) -> dict[int, list[Any]]:
+        """The first standing deliveries of each lane, in order of place; lane → how many at the most."""
         if self.database.is_sqlite:
-            for number in lanes:
-                found[number] = list(self.connection.execute(_STANDING_IN_LANE, {"number": number}))
-            return found
-        for part in chunks(lanes):
+            return {
+                number: list(self.connection.execute(_STANDING_IN_LANE, {"number": number, "at_most": limit}))
+                for number, limit in lanes.items()
+            }
+        return self._of_each_lane(lanes, lambda lane: _standing_in(lane, literal(max(lanes.values(), default=0))))
+
+    def _notable(self, lanes: Sequence[int]) -> dict[int, list[Any]]:
+        """See `_notable_in`, for each lane."""
+        if self.database.is_sqlite:
+            return {number: list(self.connection.execute(_NOTABLE_IN_LANE, {"number": number})) for number in lanes}
+        return self._of_each_lane(lanes, _notable_in)
+
+    def _of_each_lane(
+        self, lanes: Collection[int], query: Callable[[ColumnElement[int]], Select[Any]]
+    ) -> dict[int, list[Any]]:
+        """The rows of a query for each of the lanes, in order of place (PostgreSQL: a lateral join)."""
+        found: dict[int, list[Any]] = {}
+        for part in chunks(list(lanes)):
             lane = select(t.lane.c.id).where(t.lane.c.id.in_(part)).subquery()
-            first = (
-                select(*_STANDING)
-                .where(d.lane == lane.c.id, d.stands)
-                .order_by(d.place, d.part)
-                .limit(RUN)
-                .lateral("first")
-            )
-            for row in self.connection.execute(select(first).select_from(lane.join(first, true()))):
+            each = query(lane.c.id).lateral("each_lane")
+            for row in self.connection.execute(select(each).select_from(lane.join(each, true()))):
                 found.setdefault(row.lane, []).append(row)
         for rows in found.values():
             rows.sort(key=lambda row: (row.place, row.part))
