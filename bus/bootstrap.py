@@ -50,18 +50,18 @@ def release() -> str:
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-def open_database(project: Project) -> Database:
-    """The project's database, whatever state it is in."""
-    return Database(revealed(project.settings.store, root=project.root))
+def open_database(project: Project, *, background: bool = False) -> Database:
+    """The project's database, whatever state it is in; `background`: see Database."""
+    return Database(revealed(project.settings.store, root=project.root), background=background)
 
 
-def open_store(project: Project) -> SqlStore:
-    """The project's store, with this release's tables.
+def open_store(project: Project, *, background: bool = False) -> SqlStore:
+    """The project's store, with this release's tables; `background`: see Database.
 
     Raises:
         NotAvailable: not there, not reachable, or its tables are old; with the command that mends it.
     """
-    database = open_database(project)
+    database = open_database(project, background=background)
     schema.require_current(database)
     return SqlStore(database)
 

@@ -283,9 +283,11 @@ class Transaction(Protocol):
         messages: Sequence[Message],
         *,
         searchable: Sequence[Sequence[tuple[str, str]]],
-        parents: Sequence[int] = (),
+        parents: Sequence[int | None],
+        planned: Sequence[tuple[int, int]],
     ) -> list[Kept]:
-        """Insert in order; numbers rise in that order. `parents`: the delivery each was made by, empty: received."""
+        """Insert in order; numbers rise in that order. `parents`: the delivery each was made by, None: received;
+        `planned`: how many deliveries each plans, and how many of its deliveries to the bus still enter."""
 
     def forget_openings(self, digests: Sequence[bytes]) -> None: ...
 
@@ -295,6 +297,9 @@ class Transaction(Protocol):
 
     def lanes_standing(self, lanes: Collection[LaneKey]) -> set[LaneKey]:
         """Which of these (locked) lanes hold a standing delivery."""
+
+    def tail_rooms(self, lanes: Collection[LaneKey]) -> dict[LaneKey, int]:
+        """How many more deliveries at the tail of each (locked) lane are READY at once; see model.lane.tail_room."""
 
     def add_deliveries(self, deliveries: Sequence[NewDelivery]) -> None:
         """Insert and count them."""
@@ -309,7 +314,10 @@ class Transaction(Protocol):
         """The delivery whose transform made this message; 0: it was received."""
 
     def advance(self, lanes: Collection[LaneKey]) -> set[str]:
-        """Make exactly the head run of each (locked) lane READY; returns the queues that have work now."""
+        """Make READY what may run of each (locked) lane, and nothing else; returns the queues that have work now.
+
+        Of a deep lane at least half of RUN is READY, so that most settlements change nothing in it.
+        """
 
     # -- settling
     def own(self, claims: Sequence[tuple[int, str]]) -> dict[int, State]:

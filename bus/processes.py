@@ -29,6 +29,7 @@ from bus.broker.consumer import Consumer
 from bus.broker.declare import declare
 from bus.broker.depths import Depths
 from bus.broker.leftovers import run_dead_letters
+from bus.broker.router import BATCH as RECEIVED
 from bus.broker.router import run_router as run_router_loop
 from bus.errors import NotAvailable, StoreRefuses
 from bus.model.contract import MessageClass
@@ -39,6 +40,7 @@ from bus.pipeline.receive import receive
 from bus.pipeline.resume import Heart, Observer, Relay
 from bus.pipeline.send import Window, send
 from bus.pipeline.transform import transform
+from bus.pipeline.worker import BATCH as CLAIMED
 from bus.pipeline.worker import BUDGET, Shift
 from bus.ports import Receipt
 from bus.project import Project
@@ -53,6 +55,9 @@ from bus.workers.worker import run_worker as run_worker_loop
 
 TRANSFORM_THREADS = 2
 DRAIN = timedelta(seconds=25)
+
+BACKGROUND_BATCH = 32
+"""Messages or deliveries of the event class in one transaction on SQLite, where one writes and all others wait."""
 
 
 def _monotonic() -> timedelta:
@@ -81,7 +86,8 @@ def _until_stopped(threads: Sequence[threading.Thread], stop: threading.Event) -
 def run_router(project: Project, classes: Sequence[MessageClass] = tuple(MessageClass)) -> int:
     """Read the inbound queues of these classes (with the events also what the broker put aside) until stopped."""
     require_sound(project)
-    store = open_store(project)
+    background = tuple(classes) == (MessageClass.EVENT,)
+    store = open_store(project, background=background)
     telemetry = LogTelemetry(_process_name("router"))
     wake = wake_for(project, telemetry)
     stop = threading.Event()
@@ -108,6 +114,7 @@ def run_router(project: Project, classes: Sequence[MessageClass] = tuple(Message
         threading.Thread(
             target=run_router_loop,
             args=(Consumer(url, queue, name=f"plantbus {queue}"), partial(keep, message_class), wake, stop),
+            kwargs={"limit": _batch(store, background, RECEIVED)},
             name=queue,
         )
         for queue, message_class in queues
@@ -117,6 +124,11 @@ def run_router(project: Project, classes: Sequence[MessageClass] = tuple(Message
         reader = Consumer(url, DEAD, name=f"plantbus {DEAD}")
         threads.append(threading.Thread(target=run_dead_letters, args=(reader, record, stop), name=DEAD))
     return _until_stopped(threads, stop)
+
+
+def _batch(store: SqlStore, background: bool, usual: int) -> int:
+    """How much goes into one transaction: little, where all others wait for it and it is not urgent."""
+    return BACKGROUND_BATCH if background and store.database.is_sqlite else usual
 
 
 def _record_dead_letters(store: SqlStore, telemetry: LogTelemetry, receipts: Sequence[Receipt]) -> None:
@@ -145,10 +157,11 @@ def queues_of_class(project: Project, message_class: MessageClass) -> list[str]:
 def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
     """Work on these queues (default: all) until stopped, then drain."""
     require_sound(project)
-    store = open_store(project)
+    names = list(queues or project.catalogue.queues)
+    background = set(names) <= set(queues_of_class(project, MessageClass.EVENT))
+    store = open_store(project, background=background)
     name = _process_name("worker")
     telemetry = LogTelemetry(name)
-    names = list(queues or project.catalogue.queues)
     concurrency = {queue: _concurrency(project, queue) for queue in names}
     broker = hint_broker(project, telemetry, concurrency)
     stop = threading.Event()
@@ -165,6 +178,7 @@ def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
         new_token=lambda: uuid.uuid4().hex,
         stop=stop,
         still_alive=heart.is_beating,
+        batch=_batch(store, background, CLAIMED),
     )
     asked, drained, refused = Stop(), threading.Event(), threading.Event()
 

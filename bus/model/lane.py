@@ -63,6 +63,17 @@ def head_run(destination: str, standing: Sequence[Standing]) -> Moves:
     return Moves(tuple(ready), tuple(waiting))
 
 
+def tail_room(destination: str, last: Standing | None, standing: int) -> int:
+    """How many more deliveries at the tail of a lane are READY at once.
+
+    `last`: what stands last in it, of `standing` deliveries (RUN or more is the same). Where the last one runs, all do.
+    """
+    if last is None:
+        return RUN
+    runs = is_laned_now(destination, last.stage) and last.state in RUNNING
+    return max(RUN - standing, 0) if runs else 0
+
+
 def claimable(candidates: Iterable[int], standing: Sequence[int]) -> list[int]:
     """Of one lane's READY candidates those with nothing before them but each other.
 

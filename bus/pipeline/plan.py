@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bus.model.catalogue import Catalogue
-from bus.model.delivery import Stage, State
+from bus.model.delivery import Stage, State, stands
 from bus.model.lane import LaneKey
 from bus.model.message import BUS, Opened, delivery_key
 from bus.model.route import Route, Selection
@@ -18,41 +18,89 @@ REENTRY = "(re-entry)"
 subject; no route can have this name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A kept message with the routes selected for it, outside any transaction."""
+    """A message with the routes selected for it, outside any transaction."""
 
-    kept: Kept
     opened: Opened
     selections: Sequence[Selection]
+    parent: int | None = None
+    """The delivery that made it; None: it was received."""
+    kept: Kept | None = None
+    """Where it is stored already: it plans at its turn in the bus lane."""
     out_of: LaneKey | None = None
     """The bus lane it comes out of: it was its turn there."""
 
 
-def plan(entries: Sequence[Entry], *, catalogue: Catalogue, transaction: Transaction) -> set[str]:
-    """Plan the deliveries of kept messages, in their order; called by receive and by settle.
+def plan(entries: Sequence[Entry], *, catalogue: Catalogue, transaction: Transaction) -> tuple[list[Kept], set[str]]:
+    """Keep the messages that are not kept yet and plan the deliveries of all, in their order; called by receive and by
+    settle.
 
     While a delivery to the bus stands in the lane of a message's subject, the message queues up behind it and selects
     its routes when its turn comes, so that it cannot overtake a native one still being transformed. What makes it
     canonical stands in that lane itself.
 
-    Returns the queues that have work now.
+    Returns the messages as kept, and the queues that have work now.
     """
-    standing = _standing_bus_lanes(entries, catalogue, transaction)
+    choices = _choose(entries, catalogue, transaction)
+    kept = _keep(entries, choices, catalogue, transaction)
     deliveries: list[NewDelivery] = []
+    for entry, k, (selections, queues_up_in) in zip(entries, kept, choices, strict=True):
+        deliveries += [_delivery(entry.opened, k, selection, catalogue) for selection in selections]
+        if queues_up_in is not None:
+            deliveries.append(_reentry(k, queues_up_in, catalogue))
+    placed = _place(deliveries, transaction)
+    transaction.add_deliveries(placed)
+    return kept, {d.queue for d in placed if d.state is State.READY}
+
+
+_Choice = tuple[Sequence[Selection], LaneKey | None]
+"""What a message plans now, and the bus lane in which it queues up for the rest."""
+
+
+def _choose(entries: Sequence[Entry], catalogue: Catalogue, transaction: Transaction) -> list[_Choice]:
+    standing = _standing_bus_lanes(entries, catalogue, transaction)
+    choices: list[_Choice] = []
     for entry in entries:
         lane = _bus_lane(entry.opened, catalogue)
         waits = lane is not None and lane in standing and lane != entry.out_of
         now = [s for s in entry.selections if s.route.to == BUS] if waits else entry.selections
-        deliveries += [_delivery(entry, selection, catalogue) for selection in now]
-        if waits and lane is not None and (not now or len(now) < len(entry.selections)):
-            deliveries.append(_reentry(entry, lane, catalogue))
-        standing |= {d.lane for d in deliveries if d.destination == BUS and d.lane is not None}
-    placed = _place(deliveries, transaction)
-    transaction.add_deliveries(placed)
-    _note(entries, placed, transaction)
-    lanes = {d.lane for d in placed if d.lane is not None and d.state is State.WAITING}
-    return {d.queue for d in placed if d.state is State.READY} | transaction.advance(lanes)
+        queues_up = waits and (not now or len(now) < len(entry.selections))
+        choices.append((now, lane if queues_up else None))
+        standing |= {LaneKey(BUS, key) for s in now if s.route.to == BUS and (key := s.route.lane_key(entry.opened))}
+        standing |= {lane} if queues_up and lane is not None else set()
+    return choices
+
+
+def _keep(
+    entries: Sequence[Entry], choices: Sequence[_Choice], catalogue: Catalogue, transaction: Transaction
+) -> list[Kept]:
+    """Insert what is new with what it plans; note what the others plan."""
+    counts = [_count(choice) for choice in choices]
+    new = [(entry, count) for entry, count in zip(entries, counts, strict=True) if entry.kept is None]
+    inserted = iter(
+        transaction.add_messages(
+            [entry.opened.message for entry, _ in new],
+            searchable=[searchable(entry.opened, catalogue) for entry, _ in new],
+            parents=[entry.parent for entry, _ in new],
+            planned=[count for _, count in new],
+        )
+    )
+    known = {e.kept.row: count for e, count in zip(entries, counts, strict=True) if e.kept is not None}
+    transaction.note_planned(known)
+    return [entry.kept or next(inserted) for entry in entries]
+
+
+def _count(choice: _Choice) -> tuple[int, int]:
+    """Deliveries planned, and those to the bus that still enter."""
+    selections, queues_up_in = choice
+    # Queueing up is no plan: a message may turn out to have no route when its turn comes.
+    return len(selections), sum(s.route.to == BUS for s in selections) + (queues_up_in is not None)
+
+
+def searchable(opened: Opened, catalogue: Catalogue) -> list[tuple[str, str]]:
+    """(path, text) of what auditors may search the message by."""
+    return list(catalogue.contracts[opened.message.type].searchable_values(opened.document))
 
 
 def lanes_touched(opened: Opened, selections: Sequence[Selection], catalogue: Catalogue) -> set[LaneKey]:
@@ -75,10 +123,10 @@ def _standing_bus_lanes(entries: Sequence[Entry], catalogue: Catalogue, transact
     return transaction.lanes_standing(lanes)
 
 
-def _reentry(entry: Entry, lane: LaneKey, catalogue: Catalogue) -> NewDelivery:
-    message = entry.kept.message
+def _reentry(kept: Kept, lane: LaneKey, catalogue: Catalogue) -> NewDelivery:
+    message = kept.message
     return NewDelivery(
-        message=entry.kept.row,
+        message=kept.row,
         route=REENTRY,
         destination=BUS,
         queue=catalogue.transform_queue(message.type),
@@ -88,11 +136,11 @@ def _reentry(entry: Entry, lane: LaneKey, catalogue: Catalogue) -> NewDelivery:
     )
 
 
-def _delivery(entry: Entry, selection: Selection, catalogue: Catalogue) -> NewDelivery:
+def _delivery(opened: Opened, kept: Kept, selection: Selection, catalogue: Catalogue) -> NewDelivery:
     route = selection.route
-    key = route.lane_key(entry.opened)
+    key = route.lane_key(opened)
     return new_delivery(
-        entry.kept,
+        kept,
         route,
         catalogue=catalogue,
         lane=LaneKey(route.to, key) if key else None,
@@ -140,21 +188,20 @@ def send_queue(endpoint: str) -> str:
 
 
 def _place(deliveries: Sequence[NewDelivery], transaction: Transaction) -> list[NewDelivery]:
-    """Give each laned delivery the next place of its lane: tail + 1, under the lane's lock."""
-    tails = transaction.lock_lanes(Counter(d.lane for d in deliveries if d.lane is not None))
+    """Give each laned delivery the next place of its lane: tail + 1, under the lane's lock; READY where all before it
+    in the lane run."""
+    lanes: Counter[LaneKey] = Counter(d.lane for d in deliveries if d.lane is not None)
+    tails = transaction.lock_lanes(lanes)
+    rooms = transaction.tail_rooms(lanes)
     placed = []
     for d in deliveries:
-        if d.lane is not None:
-            tails[d.lane] += 1
-            d = replace(d, place=tails[d.lane])
+        if (lane := d.lane) is not None:
+            tails[lane] += 1
+            d = replace(d, place=tails[lane])
+            if d.state is State.WAITING and rooms[lane]:
+                rooms[lane] -= 1
+                d = replace(d, state=State.READY)
+            elif stands(d.state, blocks=d.blocks):
+                rooms[lane] = 0  # it waits, or it stops what comes behind it
         placed.append(d)
     return placed
-
-
-def _note(entries: Sequence[Entry], placed: Sequence[NewDelivery], transaction: Transaction) -> None:
-    planned = {entry.kept.row: (0, 0) for entry in entries}
-    for d in placed:
-        more, entering = planned[d.message]
-        # Queueing up is no plan: a message may turn out to have no route when its turn comes.
-        planned[d.message] = (more + (d.route != REENTRY), entering + (d.destination == BUS))
-    transaction.note_planned(planned)

@@ -176,17 +176,10 @@ def _write(
     items: Sequence[_Item], catalogue: Catalogue, transaction: Transaction
 ) -> tuple[list[Receipt], list[Kept], set[str]]:
     accepted, receipts = _resolve(items, transaction)
-    kept = transaction.add_messages(
-        [candidate.opened.message for candidate in accepted],
-        searchable=[_searchable(candidate.opened, catalogue) for candidate in accepted],
-    )
     transaction.add_receipts(receipts)
-    entries = [Entry(k, c.opened, c.selections) for k, c in zip(kept, accepted, strict=True)]
-    return receipts, kept, plan(entries, catalogue=catalogue, transaction=transaction)
-
-
-def _searchable(opened: Opened, catalogue: Catalogue) -> list[tuple[str, str]]:
-    return list(catalogue.contracts[opened.message.type].searchable_values(opened.document))
+    entries = [Entry(opened=candidate.opened, selections=candidate.selections) for candidate in accepted]
+    kept, queues = plan(entries, catalogue=catalogue, transaction=transaction)
+    return receipts, kept, queues
 
 
 def _resolve(items: Sequence[_Item], transaction: Transaction) -> tuple[list[_Candidate], list[Receipt]]:

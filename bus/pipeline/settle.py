@@ -15,7 +15,7 @@ from bus.model.delivery import FINAL, Event, Outcome, Stage, State, after, relea
 from bus.model.lane import LaneKey
 from bus.model.message import BUS, Message, Opened
 from bus.model.route import Selection
-from bus.pipeline.plan import Entry, lanes_touched, plan
+from bus.pipeline.plan import Entry, lanes_touched, plan, searchable
 from bus.ports import Actor, Kept, MessageStore, NewDelivery, Settled, Telemetry, Transaction
 
 T = TypeVar("T")
@@ -203,25 +203,30 @@ def _write_children(ours: Sequence[Ended], catalogue: Catalogue, transaction: Tr
     for e in ours:
         claimed = e.settled.claimed
         if e.plans_itself is not None:
-            entries.append(Entry(claimed.kept, e.children[0].opened, e.plans_itself, out_of=claimed.lane))
-        elif e.children:
-            kept = transaction.add_messages(
-                [child.message for child in e.children],
-                searchable=[
-                    list(catalogue.contracts[c.message.type].searchable_values(c.opened.document)) for c in e.children
-                ],
-                parents=[claimed.id] * len(e.children),
+            entries.append(
+                Entry(opened=e.children[0].opened, selections=e.plans_itself, kept=claimed.kept, out_of=claimed.lane)
             )
-            if claimed.destination == BUS:
-                entries += [
-                    Entry(k, c.opened, c.selections, out_of=claimed.lane) for k, c in zip(kept, e.children, strict=True)
-                ]
-            else:
-                parts += [_part(e.settled, k, index) for index, k in enumerate(kept)]
+        elif claimed.destination == BUS:
+            entries += [
+                Entry(opened=c.opened, selections=c.selections, parent=claimed.id, out_of=claimed.lane)
+                for c in e.children
+            ]
+        elif e.children:
+            parts += _parts(e, catalogue, transaction)
     transaction.add_deliveries(parts)
-    transaction.note_planned({part.message: (1, 0) for part in parts})
-    queues = plan(entries, catalogue=catalogue, transaction=transaction) if entries else set()
+    queues = plan(entries, catalogue=catalogue, transaction=transaction)[1] if entries else set()
     return queues | {part.queue for part in parts if part.state is State.READY}
+
+
+def _parts(e: Ended, catalogue: Catalogue, transaction: Transaction) -> list[NewDelivery]:
+    """The children of a split, kept, each with one delivery."""
+    kept = transaction.add_messages(
+        [child.message for child in e.children],
+        searchable=[searchable(child.opened, catalogue) for child in e.children],
+        parents=[e.settled.claimed.id] * len(e.children),
+        planned=[(1, 0)] * len(e.children),
+    )
+    return [_part(e.settled, k, index) for index, k in enumerate(kept)]
 
 
 def _part(settled: Settled, kept: Kept, index: int) -> NewDelivery:

@@ -19,7 +19,7 @@ from bus.pipeline.settle import Ended, settle
 from bus.ports import Actor, AttemptRecord, Claimed, MessageStore, Telemetry
 
 BATCH = 128
-"""Deliveries claimed at once at the most."""
+"""Deliveries claimed at once, where nothing speaks for fewer."""
 
 BUDGET = timedelta(seconds=5)
 """How long one batch may take: what was not begun by then goes back."""
@@ -43,6 +43,8 @@ class Shift:
     stop: threading.Event
     still_alive: Callable[[], bool]
     """Whether this worker's own lease was beaten recently enough to call anybody."""
+    batch: int = BATCH
+    """Deliveries claimed at once at the most."""
     claims: set[str] = field(default_factory=set)
     """Tokens of the claims being worked on; `tend` gives back what the store holds under any other."""
 
@@ -51,7 +53,7 @@ class Shift:
         return Actor(name=self.worker)
 
     @contextmanager
-    def claim(self, queue: str, *, limit: int = BATCH, trial: bool = False) -> Iterator[list[Claimed]]:
+    def claim(self, queue: str, *, limit: int | None = None, trial: bool = False) -> Iterator[list[Claimed]]:
         """A batch to work on, ours until the end of the block; whatever is not settled by then is given back."""
         if self.stop.is_set() or not self.still_alive():
             yield []
@@ -62,7 +64,9 @@ class Shift:
             if trial:
                 yield self.store.claim_trial(queue, worker=self.worker, token=token)
             else:
-                yield self.store.claim(queue, worker=self.worker, token=token, limit=limit)
+                yield self.store.claim(
+                    queue, worker=self.worker, token=token, limit=min(limit or self.batch, self.batch)
+                )
         finally:
             self.claims.discard(token)
 

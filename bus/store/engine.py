@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -38,12 +39,16 @@ _SQLITE_LASTS = ("no such column", "has no column", "syntax error", "readonly da
 class Database:
     """One database: begins write transactions one after another fairly, reads beside them."""
 
-    def __init__(self, address: str, *, pool_size: int = 8) -> None:
+    def __init__(self, address: str, *, pool_size: int = 8, background: bool = False) -> None:
         """`address`: `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`.
+
+        `background`: of all such processes one at a time queues up to write, so that whoever else wants to waits for
+        one of their transactions at the most. Matters to SQLite, where one writes and the others wait.
 
         Raises:
             ConfigurationError: neither of these.
         """
+        self._background = background
         self.url = _checked_url(address)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -70,7 +75,7 @@ class Database:
         """
         with translated():
             if self.is_sqlite:
-                with _writer_gate(self.path), self.engine.connect() as connection:
+                with _writer_gate(self.path, background=self._background), self.engine.connect() as connection:
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                     try:
                         yield connection
@@ -148,17 +153,19 @@ def _sqlite_engine(url: URL, pool_size: int) -> Engine:
 
 
 @contextmanager
-def _writer_gate(database: Path) -> Iterator[None]:
-    """Lets writers in one after another in the order they came.
+def _writer_gate(database: Path, *, background: bool) -> Iterator[None]:
+    """Lets writers in one after another in the order they came, those of the background one by one among them.
 
     Whoever holds `gate` is next; it takes `writer` and opens the gate behind itself. SQLite's own busy handler
     sleeps and guesses: under load some writers wait half a second while others go twice.
     """
-    with _locked(database.with_name(database.name + "-gate")) as open_gate:
-        writer = _locked(database.with_name(database.name + "-writer"))
-        with writer:
-            open_gate()
-            yield
+    with contextlib.ExitStack() as held:
+        if background:
+            held.enter_context(_locked(database.with_name(database.name + "-background")))
+        open_gate = held.enter_context(_locked(database.with_name(database.name + "-gate")))
+        held.enter_context(_locked(database.with_name(database.name + "-writer")))
+        open_gate()
+        yield
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from bus.model.delivery import RUNNING, Stage, State
-from bus.model.lane import RUN, LaneKey, Standing, head_run
+from bus.model.lane import RUN, LaneKey, Standing, head_run, tail_room
 from bus.model.message import BUS
 from bus.store import tables as t
 from bus.store.engine import Database
@@ -63,6 +63,48 @@ def _notable_in(lane: ColumnElement[int]) -> Select[Any]:
     return select(*(j[c.name] for c in _STANDING)).where((j.position == 1) | ~j.runs | (j.position > j.first_stop))
 
 
+def _at(name: str, *, from_end: bool = False, after: int = 0) -> tuple[Any, Any]:
+    """An alias of `delivery`, and the condition that it is the row there in the lane of `lane`, of what stands."""
+    row, other = t.delivery.alias(name), t.delivery.alias(f"{name}_of")
+    order = (other.c.place.desc(), other.c.part.desc()) if from_end else (other.c.place, other.c.part)
+    place = select(other.c.id).where(other.c.lane == t.lane.c.id, other.c.stands).order_by(*order)
+    return row, row.c.id == place.offset(after).limit(1).scalar_subquery()
+
+
+def _runs(row: Any) -> Any:
+    return ((row.c.stage == str(Stage.SEND)) | (row.c.destination == BUS)) & row.c.state.in_(_RUNNING)
+
+
+def _outlines() -> Select[Any]:
+    """Of each lane head, last, and the one in the middle of a run: whether they run; NULL where there is none."""
+    head, is_head = _at("head")
+    middle, is_middle = _at("middle", after=RUN // 2 - 1)
+    last, is_last = _at("last", from_end=True)
+    return select(
+        t.lane.c.id.label("number"),
+        head.c.queue,
+        head.c.state,
+        _runs(head).label("head_runs"),
+        _runs(middle).label("middle_runs"),
+        _runs(last).label("last_runs"),
+    ).select_from(t.lane.outerjoin(head, is_head).outerjoin(middle, is_middle).outerjoin(last, is_last))
+
+
+def _tails() -> Select[Any]:
+    """Of each lane what stands last, and how many stand in it, counted up to RUN."""
+    last, is_last = _at("last", from_end=True)
+    counted = select(_D.id).where(_D.lane == t.lane.c.id, _D.stands).limit(RUN).correlate(t.lane).subquery("counted")
+    return select(
+        t.lane.c.id.label("number"),
+        last.c.id,
+        last.c.stage,
+        last.c.state,
+        select(func.count()).select_from(counted).scalar_subquery().label("standing"),
+    ).select_from(t.lane.outerjoin(last, is_last))
+
+
+_OUTLINES = _outlines()
+_TAILS = _tails()
 _STANDING_IN_LANE = _standing_in(_NUMBER, _LIMIT)
 _NOTABLE_IN_LANE = _notable_in(_NUMBER)
 
@@ -99,12 +141,22 @@ class Lanes(UnitOfWork):
             found.update(names[number] for number in self.connection.execute(query).scalars())
         return found
 
+    def tail_rooms(self, lanes: Collection[LaneKey]) -> dict[LaneKey, int]:
+        names = {self.lanes[lane]: lane for lane in lanes}
+        rooms: dict[LaneKey, int] = {}
+        for part in chunks(list(names)):
+            for row in self.connection.execute(_TAILS.where(t.lane.c.id.in_(part))):
+                lane = names[row.number]
+                last = None if row.id is None else Standing(row.id, Stage(row.stage), State(row.state))
+                rooms[lane] = tail_room(lane.destination, last, row.standing)
+        return rooms
+
     def advance(self, lanes: Collection[LaneKey]) -> set[str]:
         numbers = {self.lanes[lane]: lane for lane in lanes}
+        queues, short = self._short(list(numbers))
         ready: list[int] = []
         waiting: list[int] = []
-        queues: set[str] = set()
-        for number, rows in self._notable(list(numbers)).items():
+        for number, rows in self._notable(short).items():
             moves = head_run(
                 numbers[number].destination, [Standing(row.id, Stage(row.stage), State(row.state)) for row in rows]
             )
@@ -121,6 +173,22 @@ class Lanes(UnitOfWork):
                     .values(state=str(new), changed_at=self.now)
                 )
         return queues
+
+    def _short(self, lanes: Sequence[int]) -> tuple[set[str], list[int]]:
+        """The queues of lanes in which enough runs, and the other lanes: in them something may have to move.
+
+        Enough runs where the head does, and with it everything up to the end of the lane or to the middle of a run:
+        whatever stops a lane does so at its head, since nothing is settled before what stands before it.
+        """
+        queues: set[str] = set()
+        short: list[int] = []
+        for part in chunks(lanes):
+            for row in self.connection.execute(_OUTLINES.where(t.lane.c.id.in_(part))):
+                if row.head_runs and (row.last_runs or row.middle_runs):
+                    queues.update([row.queue] if row.state == State.READY else [])
+                elif row.head_runs is not None:
+                    short.append(row.number)
+        return queues, short
 
     def standing(self, lanes: Mapping[int, int]) -> dict[int, list[Any]]:
         """The first standing deliveries of each lane, in order of place; lane → how many at the most."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import insert, select
 
+from bus.model import ledger
 from bus.model.message import Message
 from bus.ports import Kept, Receipt, Taken
 from bus.store import tables as t
@@ -71,7 +72,8 @@ class Receiving(UnitOfWork):
         messages: Sequence[Message],
         *,
         searchable: Sequence[Sequence[tuple[str, str]]],
-        parents: Sequence[int] = (),
+        parents: Sequence[int | None],
+        planned: Sequence[tuple[int, int]],
     ) -> list[Kept]:
         if not messages:
             return []
@@ -93,11 +95,11 @@ class Receiving(UnitOfWork):
                 "digest": m.digest,
                 "body": m.body,
                 "accepted_at": self.now,
-                "parent": parents[index] if parents else None,
-                "planned": 0,
-                "entering": 0,
+                "parent": parent,
+                "planned": deliveries,
+                "entering": entering,
             }
-            for index, m in enumerate(messages)
+            for m, parent, (deliveries, entering) in zip(messages, parents, planned, strict=True)
         ]
         statement = insert(t.message).returning(t.message.c.id, sort_by_parameter_order=True)
         numbers = list(self.connection.execute(statement, rows).scalars())
@@ -110,12 +112,9 @@ class Receiving(UnitOfWork):
             self.connection.execute(
                 insert(t.search_value), [{"path": p, "value": v, "message": number} for p, v, number in found]
             )
-        if parents:
-            self.deltas["produced", ""] += len(messages)
-        else:
-            self.deltas["received", ""] += len(messages)
-            self.deltas["accepted", ""] += len(messages)
-        self.deltas["unrouted", ""] += len(messages)
+        for parent in parents:
+            self.deltas.update({("received", ""): 1, ("accepted", ""): 1} if parent is None else {("produced", ""): 1})
+        self.deltas.update((ledger.disposition(*counts), "") for counts in planned)
         return [Kept(number, message) for number, message in zip(numbers, messages, strict=True)]
 
     def forget_openings(self, digests: Sequence[bytes]) -> None:

@@ -76,7 +76,7 @@ def test_a_rolled_back_transaction_keeps_nothing(store: SqlStore) -> None:
 
     with contextlib.suppress(ZeroDivisionError), store.transaction() as transaction:
         transaction.take_ids([message])
-        transaction.add_messages([message], searchable=[[]])
+        transaction.add_messages([message], searchable=[[]], parents=[None], planned=[(0, 0)])
         raise ZeroDivisionError
     with store.transaction() as transaction:
         (taken,) = transaction.take_ids([message])
@@ -114,7 +114,7 @@ def test_a_message_comes_back_as_it_was_kept(store: SqlStore, moment: datetime) 
 
     keep(store, a_step("4711"))
     with store.transaction() as transaction:
-        (kept,) = transaction.add_messages([message], searchable=[[]])
+        (kept,) = transaction.add_messages([message], searchable=[[]], parents=[None], planned=[(0, 0)])
         transaction.execute(update(t.delivery).values(message=kept.row))
     (claimed,) = claim(store)
 
@@ -125,7 +125,12 @@ def test_numbers_rise_in_the_order_of_the_batch(store: SqlStore) -> None:
     messages = [a_message(id=f"{number * 7919 % 1000}") for number in range(1000)]
 
     with store.transaction() as transaction:
-        kept = transaction.add_messages(messages, searchable=[[] for _ in messages])
+        kept = transaction.add_messages(
+            messages,
+            searchable=[[] for _ in messages],
+            parents=[None] * len(messages),
+            planned=[(0, 0)] * len(messages),
+        )
 
     assert [k.row for k in kept] == sorted(k.row for k in kept)
     assert [row.message_id for row in rows(store, t.message)] == [m.id for m in messages]
@@ -134,7 +139,7 @@ def test_numbers_rise_in_the_order_of_the_batch(store: SqlStore) -> None:
 @pytest.mark.parametrize("bad", [{"time": datetime(2026, 1, 1)}, {"sequence": 2**70}, {"subject": "half \ud800"}])  # noqa: DTZ001  # a time without a zone is the point
 def test_a_value_the_database_cannot_keep_is_refused(store: SqlStore, bad: dict[str, object]) -> None:
     with pytest.raises(DataRefused), store.transaction() as transaction:
-        transaction.add_messages([a_message(**bad)], searchable=[[]])
+        transaction.add_messages([a_message(**bad)], searchable=[[]], parents=[None], planned=[(0, 0)])
 
     assert rows(store, t.message) == []
 
