@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus import MessageInvalid, read_json, read_xml, write_json
-from bus.model.document import MAX_ATTRIBUTES, MAX_DEPTH, MAX_KEY, MAX_NAMES, MAX_NODES, MAX_VALUES
+from bus.model.exact_document import MAX_ATTRIBUTES, MAX_DEPTH, MAX_KEY, MAX_NAMES, MAX_NODES, MAX_VALUES
 
 
 def refusal(read: object, body: bytes) -> tuple[str, str]:
