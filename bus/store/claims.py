@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import BindParameter, Connection, Integer, Select, Text, bindparam, select, update
 
 from bus.model.delivery import Stage, State, is_laned_now
 from bus.model.lane import LaneKey, claimable
@@ -16,11 +16,74 @@ from bus.ports import Claimed, Doubt, Kept, Output
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.transaction import SqlTransaction
-from bus.store.work import chunks
+from bus.store.work import NUMBERS, chunks
 
 _RUNNING = (str(State.CLAIMED), str(State.SENDING))
 _TRIALS = 1_000
 """The oldest READY looked at for the head of a lane that was tried least."""
+
+_D = t.delivery.c
+_QUEUE: BindParameter[str] = bindparam("of_queue", type_=Text())
+_NOW: BindParameter[datetime] = bindparam("now", type_=t.Instant())
+
+
+def _oldest() -> Select[Any]:
+    """The oldest READY ones of lanes in which nothing runs; their rows locked, those of other claims skipped."""
+    other = t.delivery.alias("other")
+    runs = select(other.c.id).where(
+        other.c.lane == _D.lane,
+        other.c.state.in_(_RUNNING),
+        other.c.stands,
+        (other.c.stage == str(Stage.SEND)) | (other.c.destination == BUS),  # transforms run ahead, out of turn
+    )
+    return (
+        select(_D.id, _D.lane, _D.destination, _D.stage, _D.deaths)
+        .where(
+            _D.queue == _QUEUE,
+            _D.state == str(State.READY),
+            (_D.stage != str(Stage.SEND)) & (_D.destination != BUS) | ~runs.exists(),
+        )
+        .order_by(_D.id)
+        .limit(bindparam("at_most", type_=Integer()))
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _load() -> Select[Any]:
+    """Deliveries with their messages, lanes and outputs, the columns of each under a letter of its own."""
+    columns = [*(c.label(f"d_{c.name}") for c in t.delivery.c), *(c.label(f"m_{c.name}") for c in t.message.c)]
+    columns += [c.label(f"o_{c.name}") for c in t.output.c]
+    columns += [t.lane.c.destination.label("lane_destination"), t.lane.c.key.label("lane_key")]
+    joined = (
+        t.delivery.join(t.message, t.message.c.id == _D.message)
+        .outerjoin(t.lane, t.lane.c.id == _D.lane)
+        .outerjoin(t.output, t.output.c.delivery == _D.id)
+    )
+    return select(*columns).select_from(joined).where(_D.id.in_(NUMBERS))
+
+
+_OLDEST = _oldest()
+_LOAD = _load()
+_STILL_READY = (
+    select(_D.id, _D.deaths).where(_D.id.in_(NUMBERS), _D.state == str(State.READY)).with_for_update(skip_locked=True)
+)
+_HAS_READY = select(_D.id).where(_D.queue == _QUEUE, _D.state == str(State.READY)).order_by(_D.changed_at).limit(1)
+_ENDPOINT_STATE = select(t.endpoint.c.state).where(t.endpoint.c.name == bindparam("of_name"))
+_TAKE = (
+    update(t.delivery)
+    .where(_D.id.in_(NUMBERS))
+    .values(state=str(State.CLAIMED), worker=bindparam("by_worker"), token=bindparam("by_token"), changed_at=_NOW)
+)
+_MARK_SENDING = (
+    update(t.delivery)
+    .where(_D.id == bindparam("number"), _D.token == bindparam("of_token"), _D.state == str(State.CLAIMED))
+    .values(state=str(State.SENDING), changed_at=_NOW)
+)
+_DUE_DOUBTS = (
+    select(_D.id, _D.changed_at)
+    .where(_D.queue == _QUEUE, _D.state == str(State.IN_DOUBT), _D.due_at <= _NOW)
+    .order_by(_D.due_at)
+)
 
 
 def claim(database: Database, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
@@ -30,7 +93,7 @@ def claim(database: Database, queue: str, *, worker: str, token: str, limit: int
     with database.write() as connection:
         if not endpoint_is_open(connection, queue):
             return []
-        oldest = list(connection.execute(_candidates(queue).order_by(t.delivery.c.id).limit(limit)))
+        oldest = list(connection.execute(_OLDEST, {"of_queue": queue, "at_most": limit}))
         return _take(database, connection, _batch(database, connection, oldest), worker=worker, token=token)
 
 
@@ -60,10 +123,7 @@ def _runs(database: Database, connection: Connection, oldest: Sequence[Any], sus
     missing = {number for head in heads.values() for number in head} - {row.id for row in oldest}
     free = {number for wanted in lanes.values() for number in wanted}
     for part in chunks(sorted(missing)):
-        query = select(t.delivery.c.id, t.delivery.c.deaths).where(
-            t.delivery.c.id.in_(part), t.delivery.c.state == str(State.READY)
-        )
-        for row in connection.execute(query.with_for_update(skip_locked=True)):
+        for row in connection.execute(_STILL_READY, {"numbers": part}):
             free.add(row.id)
             suspects.update({row.id} if row.deaths else ())
     for row in oldest:
@@ -81,7 +141,7 @@ def claim_trial(database: Database, queue: str, *, worker: str, token: str) -> l
     """See MessageStore.claim_trial."""
     with database.write() as connection:
         d = t.delivery.c
-        oldest = connection.execute(_candidates(queue).add_columns(d.tries).order_by(d.id).limit(_TRIALS))
+        oldest = connection.execute(_OLDEST.add_columns(d.tries), {"of_queue": queue, "at_most": _TRIALS})
         one_of_each = {(row.lane if _is_laned(row) else -row.id): row for row in reversed(oldest.all())}
         by_tries = sorted(one_of_each.values(), key=lambda row: (row.tries, row.id))
         taken = list(itertools.islice((row.id for row in by_tries if _is_head(connection, row)), 1))
@@ -98,38 +158,14 @@ def _is_head(connection: Connection, row: Any) -> bool:
     return bool(connection.execute(head).scalar() == row.id)
 
 
-def _candidates(queue: str) -> Select[Any]:
-    """READY ones of lanes in which nothing runs; their rows locked, those of other claims skipped."""
-    d = t.delivery.c
-    other = t.delivery.alias("other")
-    runs = select(other.c.id).where(
-        other.c.lane == d.lane,
-        other.c.state.in_(_RUNNING),
-        other.c.stands,
-        (other.c.stage == str(Stage.SEND)) | (other.c.destination == BUS),  # transforms run ahead, out of turn
-    )
-    return (
-        select(d.id, d.lane, d.destination, d.stage, d.deaths)
-        .where(
-            d.queue == queue,
-            d.state == str(State.READY),
-            (d.stage != str(Stage.SEND)) & (d.destination != BUS) | ~runs.exists(),
-        )
-        .with_for_update(skip_locked=True)
-    )
-
-
 def _take(
     database: Database, connection: Connection, numbers: Sequence[int], *, worker: str, token: str
 ) -> list[Claimed]:
     """Mark them; they come back in the order given."""
     now = database.now(connection)
     for part in chunks(sorted(numbers)):
-        connection.execute(
-            update(t.delivery)
-            .where(t.delivery.c.id.in_(part))
-            .values(state=str(State.CLAIMED), worker=worker, token=token, changed_at=now)
-        )
+        claim_of = {"by_worker": worker, "by_token": token, "now": now}
+        connection.execute(_TAKE, {"numbers": part, **claim_of})
     loaded = {claimed.id: claimed for claimed in load(connection, numbers)}
     return [loaded[number] for number in numbers]
 
@@ -139,26 +175,21 @@ def endpoint_is_open(connection: Connection, queue: str) -> bool:
     kind, _, name = queue.partition(".")
     if kind != "send":
         return True
-    state = connection.execute(select(t.endpoint.c.state).where(t.endpoint.c.name == name)).scalar()
+    state = connection.execute(_ENDPOINT_STATE, {"of_name": name}).scalar()
     return state in (None, "open")
 
 
 def has_ready(database: Database, queue: str) -> bool:
     """See MessageStore.has_ready."""
-    d = t.delivery.c
-    query = select(d.id).where(d.queue == queue, d.state == str(State.READY)).order_by(d.changed_at).limit(1)
     with database.read() as connection:
-        return connection.execute(query).first() is not None
+        return connection.execute(_HAS_READY, {"of_queue": queue}).first() is not None
 
 
 def mark_sending(database: Database, delivery: int, token: str) -> bool:
     """See MessageStore.mark_sending."""
-    d = t.delivery.c
     with database.write() as connection:
         changed = connection.execute(
-            update(t.delivery)
-            .where(d.id == delivery, d.token == token, d.state == str(State.CLAIMED))
-            .values(state=str(State.SENDING), changed_at=database.now(connection))
+            _MARK_SENDING, {"number": delivery, "of_token": token, "now": database.now(connection)}
         )
         return changed.rowcount == 1
 
@@ -166,14 +197,13 @@ def mark_sending(database: Database, delivery: int, token: str) -> bool:
 def claim_doubts(database: Database, queue: str, *, limit: int, again_in: timedelta) -> list[Doubt]:
     """See MessageStore.claim_doubts."""
     d = t.delivery.c
-    due = select(d.id, d.changed_at).where(d.queue == queue, d.state == str(State.IN_DOUBT)).order_by(d.due_at)
     with database.read() as connection:
-        if connection.execute(due.where(d.due_at <= database.now(connection)).limit(1)).first() is None:
+        if connection.execute(_DUE_DOUBTS, {"of_queue": queue, "now": database.now(connection)}).first() is None:
             return []  # nearly always; a look costs the writers nothing
     with database.write() as connection:
         now = database.now(connection)
-        query = due.where(d.due_at <= now).limit(limit).with_for_update(skip_locked=True)
-        since = {row.id: row.changed_at for row in connection.execute(query)}
+        query = _DUE_DOUBTS.limit(limit).with_for_update(skip_locked=True)
+        since = {row.id: row.changed_at for row in connection.execute(query, {"of_queue": queue, "now": now})}
         if since:
             connection.execute(update(t.delivery).where(d.id.in_(list(since))).values(due_at=now + again_in))
         return [Doubt(claimed=c, doubted_for=now - since[c.id]) for c in load(connection, list(since))]
@@ -181,16 +211,8 @@ def claim_doubts(database: Database, queue: str, *, limit: int, again_in: timede
 
 def load(connection: Connection, numbers: Collection[int]) -> Iterable[Claimed]:
     """The deliveries with their messages and outputs."""
-    columns = [*(c.label(f"d_{c.name}") for c in t.delivery.c), *(c.label(f"m_{c.name}") for c in t.message.c)]
-    columns += [c.label(f"o_{c.name}") for c in t.output.c]
-    columns += [t.lane.c.destination.label("lane_destination"), t.lane.c.key.label("lane_key")]
-    joined = (
-        t.delivery.join(t.message, t.message.c.id == t.delivery.c.message)
-        .outerjoin(t.lane, t.lane.c.id == t.delivery.c.lane)
-        .outerjoin(t.output, t.output.c.delivery == t.delivery.c.id)
-    )
     for part in chunks(sorted(numbers)):
-        for row in connection.execute(select(*columns).select_from(joined).where(t.delivery.c.id.in_(part))):
+        for row in connection.execute(_LOAD, {"numbers": part}):
             yield _claimed(row)
 
 

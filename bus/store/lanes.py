@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +26,7 @@ from bus.model.lane import RUN, LaneKey, Standing, head_run, tail_room
 from bus.model.message import BUS
 from bus.store import tables as t
 from bus.store.engine import Database
-from bus.store.work import UnitOfWork, chunks
+from bus.store.work import NUMBERS, UnitOfWork, chunks, insert_into
 
 _D = t.delivery.c
 _RUNNING = [str(state) for state in sorted(RUNNING)]
@@ -103,10 +104,26 @@ def _tails() -> Select[Any]:
     ).select_from(t.lane.outerjoin(last, is_last))
 
 
-_OUTLINES = _outlines()
-_TAILS = _tails()
+_OUTLINES = _outlines().where(t.lane.c.id.in_(NUMBERS))
+_TAILS = _tails().where(t.lane.c.id.in_(NUMBERS))
+_LANES_STANDING = select(t.lane.c.id).where(
+    t.lane.c.id.in_(NUMBERS), select(_D.id).where(_D.lane == t.lane.c.id, _D.stands).exists()
+)
+_MOVE = (
+    update(t.delivery)
+    .where(_D.id.in_(NUMBERS), _D.state == bindparam("old_state"))
+    .values(state=bindparam("new_state"), changed_at=bindparam("now", type_=t.Instant()))
+)
 _STANDING_IN_LANE = _standing_in(_NUMBER, _LIMIT)
 _NOTABLE_IN_LANE = _notable_in(_NUMBER)
+
+
+@cache
+def _lock_lanes(*, is_sqlite: bool) -> Any:
+    statement = insert_into(t.lane, is_sqlite=is_sqlite)
+    return statement.on_conflict_do_update(
+        index_elements=["destination", "key"], set_={"tail": t.lane.c.tail + statement.excluded.tail}
+    ).returning(t.lane.c.id, t.lane.c.destination, t.lane.c.key, t.lane.c.tail)
 
 
 class Lanes(UnitOfWork):
@@ -119,12 +136,9 @@ class Lanes(UnitOfWork):
     def lock_lanes(self, lanes: Mapping[LaneKey, int]) -> dict[LaneKey, int]:
         ordered = sorted(lanes, key=lambda lane: lane.lock_order)
         before: dict[LaneKey, int] = {}
+        statement = _lock_lanes(is_sqlite=self.database.is_sqlite)
         for part in chunks(ordered):
-            statement = self.insert(t.lane)
             values = [{"destination": lane.destination, "key": lane.key, "tail": lanes[lane]} for lane in part]
-            statement = statement.on_conflict_do_update(
-                index_elements=["destination", "key"], set_={"tail": t.lane.c.tail + statement.excluded.tail}
-            ).returning(t.lane.c.id, t.lane.c.destination, t.lane.c.key, t.lane.c.tail)
             for row in self.connection.execute(statement, values):
                 key = LaneKey(row.destination, row.key)
                 self.lanes[key] = row.id
@@ -134,18 +148,16 @@ class Lanes(UnitOfWork):
     def lanes_standing(self, lanes: Collection[LaneKey]) -> set[LaneKey]:
         names = {self.lanes[lane]: lane for lane in lanes}
         found: set[LaneKey] = set()
-        d = t.delivery.c
         for part in chunks(list(names)):
-            standing = select(d.id).where(d.lane == t.lane.c.id, d.stands)
-            query = select(t.lane.c.id).where(t.lane.c.id.in_(part), standing.exists())
-            found.update(names[number] for number in self.connection.execute(query).scalars())
+            numbers = self.connection.execute(_LANES_STANDING, {"numbers": part}).scalars()
+            found.update(names[number] for number in numbers)
         return found
 
     def tail_rooms(self, lanes: Collection[LaneKey]) -> dict[LaneKey, int]:
         names = {self.lanes[lane]: lane for lane in lanes}
         rooms: dict[LaneKey, int] = {}
         for part in chunks(list(names)):
-            for row in self.connection.execute(_TAILS.where(t.lane.c.id.in_(part))):
+            for row in self.connection.execute(_TAILS, {"numbers": part}):
                 lane = names[row.number]
                 last = None if row.id is None else Standing(row.id, Stage(row.stage), State(row.state))
                 rooms[lane] = tail_room(lane.destination, last, row.standing)
@@ -164,14 +176,10 @@ class Lanes(UnitOfWork):
             waiting += moves.waiting
             moved = set(moves.ready)
             queues.update(row.queue for row in rows if row.id in moved or row.state == State.READY)
-        d = t.delivery.c
         for old, new, moved_now in ((State.WAITING, State.READY, ready), (State.READY, State.WAITING, waiting)):
             for part in chunks(sorted(moved_now)):
-                self.connection.execute(
-                    update(t.delivery)
-                    .where(d.id.in_(part), d.state == str(old))
-                    .values(state=str(new), changed_at=self.now)
-                )
+                states = {"old_state": str(old), "new_state": str(new)}
+                self.connection.execute(_MOVE, {"numbers": part, "now": self.now, **states})
         return queues
 
     def _short(self, lanes: Sequence[int]) -> tuple[set[str], list[int]]:
@@ -183,7 +191,7 @@ class Lanes(UnitOfWork):
         queues: set[str] = set()
         short: list[int] = []
         for part in chunks(lanes):
-            for row in self.connection.execute(_OUTLINES.where(t.lane.c.id.in_(part))):
+            for row in self.connection.execute(_OUTLINES, {"numbers": part}):
                 if row.head_runs and (row.last_runs or row.middle_runs):
                     queues.update([row.queue] if row.state == State.READY else [])
                 elif row.head_runs is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 
@@ -11,7 +13,26 @@ from bus.model.delivery import stands
 from bus.ports import NewDelivery, Output
 from bus.store import tables as t
 from bus.store.lanes import Lanes
-from bus.store.work import chunks, storable
+from bus.store.work import NUMBERS, chunks, insert_into, storable
+
+_ADD_DELIVERIES = insert(t.delivery)
+_ADD_DELIVERIES_NUMBERED = insert(t.delivery).returning(t.delivery.c.id, sort_by_parameter_order=True)
+_M = t.message.c
+_PLANNED = select(_M.id, _M.planned, _M.entering).where(_M.id.in_(NUMBERS)).order_by(_M.id).with_for_update()
+_PLAN_MORE = (
+    update(t.message)
+    .where(_M.id == bindparam("row"))
+    .values(planned=_M.planned + bindparam("more"), entering=_M.entering + bindparam("still_entering"))
+)
+
+
+@cache
+def _add_outputs(*, is_sqlite: bool) -> Any:
+    statement = insert_into(t.output, is_sqlite=is_sqlite)
+    columns = ("type", "content_type", "body", "digest")
+    return statement.on_conflict_do_update(
+        index_elements=["delivery"], set_={name: statement.excluded[name] for name in columns}
+    )
 
 
 class Planning(Lanes):
@@ -44,22 +65,16 @@ class Planning(Lanes):
         ]
         with_output = [(index, d.output) for index, d in enumerate(deliveries) if d.output is not None]
         if with_output:
-            statement = insert(t.delivery).returning(t.delivery.c.id, sort_by_parameter_order=True)
-            numbers = list(self.connection.execute(statement, rows).scalars())
+            numbers = list(self.connection.execute(_ADD_DELIVERIES_NUMBERED, rows).scalars())
             self.add_outputs([(numbers[index], output) for index, output in with_output])
         else:
-            self.connection.execute(insert(t.delivery), rows)
+            self.connection.execute(_ADD_DELIVERIES, rows)
         for d in deliveries:
             self.deltas.update(ledger.planned_delivery(d.destination, d.route, d.state))
 
     def add_outputs(self, outputs: Sequence[tuple[int, Output]]) -> None:
-        statement = self.insert(t.output)
-        columns = ("type", "content_type", "body", "digest")
-        statement = statement.on_conflict_do_update(
-            index_elements=["delivery"], set_={name: statement.excluded[name] for name in columns}
-        )
         self.connection.execute(
-            statement,
+            _add_outputs(is_sqlite=self.database.is_sqlite),
             [
                 {"delivery": number, "type": o.type, "content_type": o.content_type, "body": o.body, "digest": o.digest}
                 for number, o in outputs
@@ -82,25 +97,14 @@ class Planning(Lanes):
         return int(self.connection.execute(query).scalar() or 0)
 
     def note_planned(self, planned: Mapping[int, tuple[int, int]]) -> None:
-        m = t.message.c
-        for part in chunks(sorted(planned)):
-            rows = self.connection.execute(
-                select(m.id, m.planned, m.entering).where(m.id.in_(part)).order_by(m.id).with_for_update()
-            ).all()
+        for part in chunks(sorted(number for number, change in planned.items() if any(change))):
             changes = []
-            for row in rows:
+            for row in self.connection.execute(_PLANNED, {"numbers": part}).all():
                 more, entering = planned[row.id]
                 old = ledger.disposition(row.planned, row.entering)
                 new = ledger.disposition(row.planned + more, row.entering + entering)
                 if old != new:
                     self.deltas[old, ""] -= 1
                     self.deltas[new, ""] += 1
-                if more or entering:
-                    changes.append({"row": row.id, "more": more, "entering": entering})
-            if changes:
-                self.connection.execute(
-                    update(t.message)
-                    .where(m.id == bindparam("row"))
-                    .values(planned=m.planned + bindparam("more"), entering=m.entering + bindparam("entering")),
-                    changes,
-                )
+                changes.append({"row": row.id, "more": more, "still_entering": entering})
+            self.connection.execute(_PLAN_MORE, changes)

@@ -5,14 +5,30 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 
 from bus.model import ledger
 from bus.model.message import Message
 from bus.ports import Kept, Receipt, Taken
 from bus.store import tables as t
-from bus.store.work import UnitOfWork, chunks, storable
+from bus.store.work import UnitOfWork, chunks, insert_into, storable
+
+_KEY = t.message_key.c
+_STANDING_IDS = select(_KEY.system, _KEY.message_id, _KEY.digest).where(
+    _KEY.system == bindparam("of_system"), _KEY.message_id.in_(bindparam("ids", expanding=True))
+)
+_ADD_MESSAGES = insert(t.message).returning(t.message.c.id, sort_by_parameter_order=True)
+_ADD_SEARCH_VALUES = insert(t.search_value)
+
+
+@cache
+def _take_ids(*, is_sqlite: bool) -> Any:
+    return (
+        insert_into(t.message_key, is_sqlite=is_sqlite).on_conflict_do_nothing().returning(_KEY.system, _KEY.message_id)
+    )
 
 
 class Receiving(UnitOfWork):
@@ -23,9 +39,8 @@ class Receiving(UnitOfWork):
         ordered = sorted(rows, key=lambda key: (key[0].encode(), key[1].encode()))
         new: set[tuple[str, str]] = set()
         standing: dict[tuple[str, str], bytes] = {}
-        key = t.message_key.c
+        statement = _take_ids(is_sqlite=self.database.is_sqlite)
         for part in chunks(ordered):
-            statement = self.insert(t.message_key).on_conflict_do_nothing().returning(key.system, key.message_id)
             values = [{"system": s, "message_id": i, "digest": rows[s, i], "at": self.now} for s, i in part]
             new.update((row.system, row.message_id) for row in self.connection.execute(statement, values))
             known = [pair for pair in part if pair not in new]
@@ -34,12 +49,8 @@ class Receiving(UnitOfWork):
                 for system, message_id in known:
                     by_system.setdefault(system, []).append(message_id)
                 for system, ids in by_system.items():
-                    query = select(key.system, key.message_id, key.digest).where(
-                        key.system == system, key.message_id.in_(ids)
-                    )
-                    standing.update(
-                        {(row.system, row.message_id): bytes(row.digest) for row in self.connection.execute(query)}
-                    )
+                    found = self.connection.execute(_STANDING_IDS, {"of_system": system, "ids": ids})
+                    standing.update({(row.system, row.message_id): bytes(row.digest) for row in found})
         return [
             Taken((m.system, m.id) in new, m.digest if (m.system, m.id) in new else standing[m.system, m.id])
             for m in messages
@@ -101,8 +112,7 @@ class Receiving(UnitOfWork):
             }
             for m, parent, (deliveries, entering) in zip(messages, parents, planned, strict=True)
         ]
-        statement = insert(t.message).returning(t.message.c.id, sort_by_parameter_order=True)
-        numbers = list(self.connection.execute(statement, rows).scalars())
+        numbers = list(self.connection.execute(_ADD_MESSAGES, rows).scalars())
         found = {
             (path, value[:500], number): None
             for number, pairs in zip(numbers, searchable, strict=True)
@@ -110,7 +120,7 @@ class Receiving(UnitOfWork):
         }
         if found:
             self.connection.execute(
-                insert(t.search_value), [{"path": p, "value": v, "message": number} for p, v, number in found]
+                _ADD_SEARCH_VALUES, [{"path": p, "value": v, "message": number} for p, v, number in found]
             )
         for parent in parents:
             self.deltas.update({("received", ""): 1, ("accepted", ""): 1} if parent is None else {("produced", ""): 1})

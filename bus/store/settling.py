@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
@@ -16,7 +17,21 @@ from bus.model.message import BUS
 from bus.ports import Actor, AttemptRecord, Settled
 from bus.store import tables as t
 from bus.store.planning import Planning
-from bus.store.work import chunks, storable
+from bus.store.work import ADD_JOURNAL, NUMBERS, chunks, storable
+
+_D = t.delivery.c
+_HELD = [str(State.CLAIMED), str(State.SENDING), str(State.IN_DOUBT)]
+_OWN = select(_D.id, _D.token, _D.state).where(_D.id.in_(NUMBERS)).order_by(_D.id).with_for_update()
+_ADD_ATTEMPTS = insert(t.attempt)
+
+
+@cache
+def _settle_columns(columns: tuple[str, ...]) -> Any:
+    return (
+        update(t.delivery)
+        .where(_D.id == bindparam("row"))
+        .values({name: bindparam(f"new_{name}", type_=_D[name].type) for name in columns})
+    )
 
 
 @dataclass
@@ -35,16 +50,13 @@ class Settling(Planning):
 
     def own(self, claims: Sequence[tuple[int, str]]) -> dict[int, State]:
         tokens = dict(claims)
-        held = [str(State.CLAIMED), str(State.SENDING), str(State.IN_DOUBT)]
-        d = t.delivery.c
         found: dict[int, State] = {}
         for part in chunks(sorted(tokens)):
-            query = select(d.id, d.token, d.state).where(d.id.in_(part)).order_by(d.id).with_for_update()
             found.update(
                 {
                     row.id: State(row.state)
-                    for row in self.connection.execute(query)
-                    if row.token == tokens[row.id] and row.state in held
+                    for row in self.connection.execute(_OWN, {"numbers": part})
+                    if row.token == tokens[row.id] and row.state in _HELD
                 }
             )
         return found
@@ -69,7 +81,7 @@ class Settling(Planning):
             self.add_outputs(outputs)
         self.add_attempts([s.attempt for s in settled if s.attempt is not None])
         if journal:
-            self.connection.execute(insert(t.journal), journal)
+            self.connection.execute(ADD_JOURNAL, journal)
 
     def _settled_row(self, s: Settled, new: State) -> dict[str, Any]:
         claimed, outcome = s.claimed, s.outcome
@@ -100,16 +112,14 @@ class Settling(Planning):
             by_columns.setdefault(tuple(name for name in row if name != "row"), []).append(row)
         for columns, alike in by_columns.items():
             self.connection.execute(
-                update(t.delivery)
-                .where(t.delivery.c.id == bindparam("row"))
-                .values({name: bindparam(f"new_{name}", type_=t.delivery.c[name].type) for name in columns}),
+                _settle_columns(columns),
                 [{"row": row["row"], **{f"new_{name}": row[name] for name in columns}} for row in alike],
             )
 
     def add_attempts(self, attempts: Sequence[AttemptRecord], *, late: bool = False) -> None:
         if attempts:
             self.connection.execute(
-                insert(t.attempt),
+                _ADD_ATTEMPTS,
                 [
                     {
                         "delivery": a.delivery,
@@ -210,7 +220,7 @@ class Settling(Planning):
                 changes,
             )
         if journal:
-            self.connection.execute(insert(t.journal), journal)
+            self.connection.execute(ADD_JOURNAL, journal)
         self.note_planned({message: (0, -count) for message, count in Counter(moved.entered).items()})
         moved.queues |= self.advance(moved.lanes)
         return moved

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import BigInteger, BindParameter, Connection, Table, bindparam, insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -21,6 +21,20 @@ T = TypeVar("T")
 
 CHUNK = 400
 """Rows per statement where a list of values goes into one (SQLite allows 32,766 parameters)."""
+
+
+NUMBERS: BindParameter[int] = bindparam("numbers", expanding=True, type_=BigInteger())
+"""The row ids of one chunk. Statements of the hot path are built once, with parameters: building one takes longer than
+running it."""
+
+ADD_JOURNAL = insert(t.journal)
+_ADD_TOTALS = insert(t.total)
+
+
+@cache
+def insert_into(table: Table, *, is_sqlite: bool) -> Any:
+    """An insert of the dialect, which knows ON CONFLICT."""
+    return (sqlite_insert if is_sqlite else postgresql_insert)(table)
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
@@ -47,7 +61,7 @@ class UnitOfWork:
         return self.database.now(self.connection)
 
     def insert(self, table: Any) -> Any:
-        return (sqlite_insert if self.database.is_sqlite else postgresql_insert)(table)
+        return insert_into(table, is_sqlite=self.database.is_sqlite)
 
     def execute(self, statement: Any) -> Any:
         """Run one statement inside the transaction."""
@@ -82,7 +96,7 @@ class UnitOfWork:
     def write_journal(self, actor: Actor, act: str, **what: Any) -> None:
         """One row of the journal: who did what, when, why, old and new."""
         row = {"delivery": None, "message": None, "old": "", "new": "", "cause": ""} | what
-        self.connection.execute(insert(t.journal), [self.journal_row(actor, act, **row)])
+        self.connection.execute(ADD_JOURNAL, [self.journal_row(actor, act, **row)])
 
     def finish(self) -> None:
         """Write the totals; the last step before the commit."""
@@ -92,4 +106,4 @@ class UnitOfWork:
             if amount
         ]
         if rows:
-            self.connection.execute(insert(t.total), rows)
+            self.connection.execute(_ADD_TOTALS, rows)
