@@ -1,0 +1,346 @@
+"""The contenders: the bus with its real processes, the peers beside it, and the broker's own limit."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import func, select
+
+from bus.bench.children import Children
+from bus.bench.frame import BenchFailure, Pace, Round, measured_rounds
+from bus.bench.job import RECEIVE, SEND, TRANSFORM, USER, native_order, order, order_id, plain_publication
+from bus.bench.ledger import Ledger
+from bus.bench.load import Targets, declare_queues, publish, targets_at
+from bus.bench.project import CANONICAL, NATIVE, write_project
+from bus.bench.services import Services, Stage
+from bus.broker.publisher import Publication, Publisher
+from bus.errors import NotAvailable
+from bus.model.envelope import EXCHANGE, PERSISTENT
+from bus.store import tables as t
+from bus.store.engine import Database
+from bus.store.overview import overview
+
+HOPS = (RECEIVE, TRANSFORM, SEND)
+ROLES = ("router", "worker", "relay")
+"""The bus's processes, one of each."""
+
+CELERY_PROCESSES = 2
+_LOOK = 0.02  # seconds
+_MORE = timedelta(seconds=30)
+
+
+class Running(Protocol):
+    """A contender at work."""
+
+    @property
+    def children(self) -> Children: ...
+
+    def publication(self, number: int) -> Publication:
+        """The order with this number as this contender takes it."""
+
+    def ends(self) -> int | None:
+        """Orders whose end it recorded since it was started; None: it records nothing."""
+
+    def last_end(self) -> float:
+        """When the last end was recorded: seconds since 1970."""
+
+    def complaint(self, published: int) -> str:
+        """What its records lack of so many orders; empty: nothing."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`start` yields it at work on a stage; `libraries`: what must be importable for it."""
+
+    name: str
+    start: Callable[[Stage], AbstractContextManager[Running]]
+    libraries: tuple[str, ...] = ()
+
+    def require_libraries(self) -> None:
+        """
+        Raises:
+            NotAvailable: the extra `bench` is not installed.
+        """
+        missing = [name for name in self.libraries if importlib.util.find_spec(name) is None]
+        if missing:
+            raise NotAvailable(f"{', '.join(missing)} not installed here; type: pip install 'plantbus[bench]'")
+
+
+def measure(contender: Contender, services: Services, pace: Pace) -> list[Round]:
+    """Rounds of one contender on a stage of its own; nothing it was given was lost or done twice.
+
+    Raises:
+        BenchFailure: it lost orders, died, or did not end in time.
+        NotAvailable: this machine lacks what it needs.
+    """
+    contender.require_libraries()
+    with services.stage() as stage, contender.start(stage) as running:
+        course = Course(stage, running, pace)
+        with closing(course):
+            rounds = measured_rounds(course.round, pace)
+            course.require_complete()
+        return rounds
+
+
+class Course:
+    """Puts orders through a contender that runs, and proves that all of them got through."""
+
+    def __init__(self, stage: Stage, running: Running, pace: Pace) -> None:
+        self._stage = stage
+        self._running = running
+        self._patience = (pace.box * 4 + _MORE).total_seconds()
+        self._publisher = Publisher(stage.broker_url, name="plantbus bench publisher")
+        self.published = 0
+
+    def round(self, count: int) -> Round:
+        """Publish so many orders while they are worked on; from the first publish to the last recorded end.
+
+        Raises:
+            BenchFailure: fewer arrived or were recorded than were published, or more.
+        """
+        publications = self.publications(count)
+        with targets_at(self._stage.broker_url) as targets:
+            began, give_up_at = time.time(), time.monotonic() + self._patience
+            publish(self._publisher, publications)
+            self._wait(lambda: targets.depth() >= count, give_up_at, lambda: _arrived(targets, count))
+            ended = time.time()
+            if self._running.ends() is not None:
+                self._wait(self._is_recorded, give_up_at, self._recorded)
+                ended = self._running.last_end()
+            if (emptied := targets.empty()) != count:
+                raise BenchFailure(f"of {count:,} orders {emptied:,} were sent")
+        return Round(count, ended - began)
+
+    def publications(self, count: int) -> Sequence[Publication]:
+        """The next orders, ready to be published; they count as published."""
+        first = self.published
+        self.published += count
+        return [self._running.publication(number) for number in range(first, first + count)]
+
+    def require_complete(self) -> None:
+        """
+        Raises:
+            BenchFailure: the contender's records do not agree with what was published.
+        """
+        if complaint := self._running.complaint(self.published):
+            raise BenchFailure(complaint)
+
+    def close(self) -> None:
+        self._publisher.close()
+
+    def _is_recorded(self) -> bool:
+        return self._running.ends() == self.published
+
+    def _recorded(self) -> str:
+        return f"{self._running.ends():,} of {self.published:,} orders recorded as sent"
+
+    def _wait(self, done: Callable[[], bool], give_up_at: float, found: Callable[[], str]) -> None:
+        while not done():
+            self._running.children.require_alive()
+            if time.monotonic() > give_up_at:
+                raise BenchFailure(f"{found()} after {self._patience:.0f} s")
+            time.sleep(_LOOK)
+
+
+def _arrived(targets: Targets, count: int) -> str:
+    return f"{targets.depth():,} of {count:,} orders sent"
+
+
+# --- the bus ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Bus:
+    children: Children
+    database: Database
+    native: bool
+
+    def publication(self, number: int) -> Publication:
+        document = native_order(number) if self.native else order(number)
+        type_name = NATIVE if self.native else CANONICAL
+        site = "P1" if number % 2 == 0 else "P2"
+        return Publication(
+            exchange=EXCHANGE,
+            routing_key=f"{site}.{USER}.{type_name}",
+            body=document,
+            properties={
+                "type": type_name,
+                "app_id": USER,
+                "user_id": USER,
+                "message_id": order_id(number),
+                "content_type": "application/json",
+                "delivery_mode": PERSISTENT,
+            },
+            headers={"site": site, "subject": f"order:{order_id(number)}", "time": "2026-03-02T05:00:00+00:00"},
+        )
+
+    def ends(self) -> int:
+        return int(self._of_deliveries(func.count()))
+
+    def last_end(self) -> float:
+        ended = self._of_deliveries(func.max(t.delivery.c.changed_at))
+        return float(ended.timestamp())
+
+    def _of_deliveries(self, what: Any) -> Any:
+        delivery = t.delivery.c
+        sent = select(what).where(delivery.state == "DELIVERED", delivery.destination.startswith("mes-"))
+        with self.database.read() as connection:
+            return connection.execute(sent).scalar_one()
+
+    def complaint(self, published: int) -> str:
+        found = overview(self.database)
+        receipts, _, deliveries = found.equations
+        wrong = [str(each) for each in found.equations if not each.balances]
+        if receipts.whole["received"] != receipts.parts["accepted"] or receipts.parts["accepted"] != published:
+            wrong.append(f"of {published:,} orders: {receipts}")
+        if self.ends() != published or deliveries.parts["delivered"] != deliveries.whole["planned"]:
+            wrong.append(f"of {published:,} orders: {deliveries}")
+        return "; ".join(wrong)
+
+
+def pipeline(*, sqlite: bool = False, native: bool = False) -> Contender:
+    """The bus with its real processes; `native`: orders are made canonical first and enter again."""
+
+    @contextmanager
+    def start(stage: Stage) -> Iterator[Running]:
+        folder = stage.folder / "project"
+        write_project(folder)
+        with ExitStack() as stack:
+            path = stage.folder / "store.db"
+            url = f"sqlite:///{path}" if sqlite else stack.enter_context(stage.postgresql())
+            children = Children(stage.folder, {"BUS_STORE": url, "BUS_BROKER": stage.broker_url})
+            at = ("--project", str(folder))
+            children.run("bus", "store", "upgrade", *at)
+            children.run("bus", "topology", "apply", *at)
+            declare_queues(stage.broker_url)
+            database = stack.enter_context(closing(Database(url)))
+            stack.callback(children.stop)
+            for role in ROLES:
+                children.start(role, "bus", role, *at)
+            yield _Bus(children, database, native)
+
+    return Contender(f"pipeline.{'sqlite' if sqlite else 'postgresql'}{'.native' if native else ''}", start)
+
+
+# --- the peers -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Peer:
+    """A peer that takes plain orders and records in the peers' tables."""
+
+    children: Children
+    ledger: Ledger
+
+    def publication(self, number: int) -> Publication:
+        return plain_publication(number)
+
+    def ends(self) -> int:
+        return self.ledger.ends()
+
+    def last_end(self) -> float:
+        return self.ledger.last_end()
+
+    def complaint(self, published: int) -> str:
+        return self.ledger.complaint(published)
+
+
+class _Celery(_Peer):
+    """Takes orders as tasks: https://docs.celeryq.dev/en/stable/internals/protocol.html, version 2."""
+
+    def publication(self, number: int) -> Publication:
+        plain = plain_publication(number)
+        name = order_id(number)
+        nothing = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
+        return Publication(
+            exchange="",
+            routing_key=plain.routing_key,
+            body=b"[[%s], {}, %s]" % (plain.body, nothing),
+            properties={
+                "correlation_id": name,
+                "content_type": "application/json",
+                "content_encoding": "utf-8",
+                "delivery_mode": PERSISTENT,
+            },
+            headers={"lang": "py", "task": RECEIVE, "id": name, "root_id": name},
+        )
+
+
+@contextmanager
+def _peer(
+    stage: Stage, commands: dict[str, Sequence[str]], kind: Callable[[Children, Ledger], _Peer] = _Peer
+) -> Iterator[Running]:
+    """The processes of a peer by name, with the ledger's tables."""
+    with ExitStack() as stack:
+        url = stack.enter_context(stage.postgresql()).replace("postgresql+psycopg://", "postgresql://", 1)
+        ledger = stack.enter_context(closing(Ledger(url)))
+        ledger.create()
+        declare_queues(stage.broker_url, HOPS)
+        children = Children(stage.folder, {"BENCH_BROKER": stage.broker_url, "BENCH_LEDGER": url})
+        stack.callback(children.stop)
+        for name, words in commands.items():
+            children.start(name, *words)
+        yield kind(children, ledger)
+
+
+def _start_celery(stage: Stage) -> AbstractContextManager[Running]:
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
+    processes = ("--pool", "prefork", "--concurrency", str(CELERY_PROCESSES))
+    words = ("celery", "-A", "bus.bench.celery_peer", "worker", *processes, *quiet)
+    return _peer(stage, {"celery": words}, _Celery)
+
+
+def _start_faststream(stage: Stage) -> AbstractContextManager[Running]:
+    return _peer(stage, {"faststream": ("bus.bench.faststream_peer",)})
+
+
+def _start_handwritten(stage: Stage) -> AbstractContextManager[Running]:
+    return _peer(stage, {hop: ("bus.bench.handwritten_peer", hop) for hop in HOPS})
+
+
+CELERY = Contender("celery", _start_celery, ("celery", "pydantic"))
+FASTSTREAM = Contender("faststream", _start_faststream, ("faststream", "aio_pika", "pydantic"))
+HANDWRITTEN = Contender("handwritten", _start_handwritten, ("pydantic",))
+
+
+# --- the limit -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """Records nothing: what arrived is all there is to know."""
+
+    children: Children
+
+    def publication(self, number: int) -> Publication:
+        return plain_publication(number)
+
+    def ends(self) -> None:
+        return None
+
+    def last_end(self) -> float:
+        raise AssertionError("the limit records nothing")
+
+    def complaint(self, published: int) -> str:
+        return ""
+
+
+@contextmanager
+def _start_limit(stage: Stage) -> Iterator[Running]:
+    declare_queues(stage.broker_url, HOPS)
+    children = Children(stage.folder, {"BENCH_BROKER": stage.broker_url})
+    try:
+        for hop in HOPS:
+            children.start(hop, "bus.bench.limit_peer", hop)
+        yield _Limit(children)
+    finally:
+        children.stop()
+
+
+LIMIT = Contender("limit", _start_limit)
