@@ -56,8 +56,11 @@ from bus.workers.worker import run_worker as run_worker_loop
 TRANSFORM_THREADS = 2
 DRAIN = timedelta(seconds=25)
 
-BACKGROUND_BATCH = 32
+BACKGROUND_BATCH = 16
 """Messages or deliveries of the event class in one transaction on SQLite, where one writes and all others wait."""
+
+BACKGROUND_NICENESS = 10
+"""Of processes that serve the event class alone: a flood of events takes the processor that nobody else needs."""
 
 
 def _monotonic() -> timedelta:
@@ -86,7 +89,7 @@ def _until_stopped(threads: Sequence[threading.Thread], stop: threading.Event) -
 def run_router(project: Project, classes: Sequence[MessageClass] = tuple(MessageClass)) -> int:
     """Read the inbound queues of these classes (with the events also what the broker put aside) until stopped."""
     require_sound(project)
-    background = tuple(classes) == (MessageClass.EVENT,)
+    background = _step_back(set(classes) == {MessageClass.EVENT})
     store = open_store(project, background=background)
     telemetry = LogTelemetry(_process_name("router"))
     wake = wake_for(project, telemetry)
@@ -126,6 +129,12 @@ def run_router(project: Project, classes: Sequence[MessageClass] = tuple(Message
     return _until_stopped(threads, stop)
 
 
+def _step_back(background: bool) -> bool:
+    if background:
+        os.nice(BACKGROUND_NICENESS)
+    return background
+
+
 def _batch(store: SqlStore, background: bool, usual: int) -> int:
     """How much goes into one transaction: little, where all others wait for it and it is not urgent."""
     return BACKGROUND_BATCH if background and store.database.is_sqlite else usual
@@ -158,7 +167,7 @@ def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
     """Work on these queues (default: all) until stopped, then drain."""
     require_sound(project)
     names = list(queues or project.catalogue.queues)
-    background = set(names) <= set(queues_of_class(project, MessageClass.EVENT))
+    background = _step_back(set(names) <= set(queues_of_class(project, MessageClass.EVENT)))
     store = open_store(project, background=background)
     name = _process_name("worker")
     telemetry = LogTelemetry(name)
