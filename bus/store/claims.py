@@ -14,9 +14,10 @@ from bus.model.lane import LaneKey, claimable
 from bus.model.message import BUS, Message
 from bus.ports import Claimed, Doubt, Kept, Output
 from bus.store import tables as t
+from bus.store.bulk import NUMBERS, one_of
 from bus.store.engine import Database
 from bus.store.transaction import SqlTransaction
-from bus.store.work import NUMBERS, chunks
+from bus.store.work import chunks
 
 _RUNNING = (str(State.CLAIMED), str(State.SENDING))
 _TRIALS = 1_000
@@ -59,19 +60,21 @@ def _load() -> Select[Any]:
         .outerjoin(t.lane, t.lane.c.id == _D.lane)
         .outerjoin(t.output, t.output.c.delivery == _D.id)
     )
-    return select(*columns).select_from(joined).where(_D.id.in_(NUMBERS))
+    return select(*columns).select_from(joined).where(one_of(_D.id, NUMBERS))
 
 
 _OLDEST = _oldest()
 _LOAD = _load()
 _STILL_READY = (
-    select(_D.id, _D.deaths).where(_D.id.in_(NUMBERS), _D.state == str(State.READY)).with_for_update(skip_locked=True)
+    select(_D.id, _D.deaths)
+    .where(one_of(_D.id, NUMBERS), _D.state == str(State.READY))
+    .with_for_update(skip_locked=True)
 )
 _HAS_READY = select(_D.id).where(_D.queue == _QUEUE, _D.state == str(State.READY)).order_by(_D.changed_at).limit(1)
 _ENDPOINT_STATE = select(t.endpoint.c.state).where(t.endpoint.c.name == bindparam("of_name"))
 _TAKE = (
     update(t.delivery)
-    .where(_D.id.in_(NUMBERS))
+    .where(one_of(_D.id, NUMBERS))
     .values(state=str(State.CLAIMED), worker=bindparam("by_worker"), token=bindparam("by_token"), changed_at=_NOW)
 )
 _MARK_SENDING = (

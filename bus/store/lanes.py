@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    Text,
     bindparam,
     case,
     func,
@@ -25,8 +26,9 @@ from bus.model.delivery import RUNNING, Stage, State
 from bus.model.lane import RUN, LaneKey, Standing, head_run, tail_room
 from bus.model.message import BUS
 from bus.store import tables as t
+from bus.store.bulk import NUMBERS, as_lists, from_lists, one_of
 from bus.store.engine import Database
-from bus.store.work import NUMBERS, UnitOfWork, chunks, insert_into
+from bus.store.work import UnitOfWork, chunks, insert_into
 
 _D = t.delivery.c
 _RUNNING = [str(state) for state in sorted(RUNNING)]
@@ -104,14 +106,14 @@ def _tails() -> Select[Any]:
     ).select_from(t.lane.outerjoin(last, is_last))
 
 
-_OUTLINES = _outlines().where(t.lane.c.id.in_(NUMBERS))
-_TAILS = _tails().where(t.lane.c.id.in_(NUMBERS))
+_OUTLINES = _outlines().where(one_of(t.lane.c.id, NUMBERS))
+_TAILS = _tails().where(one_of(t.lane.c.id, NUMBERS))
 _LANES_STANDING = select(t.lane.c.id).where(
-    t.lane.c.id.in_(NUMBERS), select(_D.id).where(_D.lane == t.lane.c.id, _D.stands).exists()
+    one_of(t.lane.c.id, NUMBERS), select(_D.id).where(_D.lane == t.lane.c.id, _D.stands).exists()
 )
 _MOVE = (
     update(t.delivery)
-    .where(_D.id.in_(NUMBERS), _D.state == bindparam("old_state"))
+    .where(one_of(_D.id, NUMBERS), _D.state == bindparam("old_state"))
     .values(state=bindparam("new_state"), changed_at=bindparam("now", type_=t.Instant()))
 )
 _STANDING_IN_LANE = _standing_in(_NUMBER, _LIMIT)
@@ -120,7 +122,10 @@ _NOTABLE_IN_LANE = _notable_in(_NUMBER)
 
 @cache
 def _lock_lanes(*, is_sqlite: bool) -> Any:
-    statement = insert_into(t.lane, is_sqlite=is_sqlite)
+    if is_sqlite:
+        statement = insert_into(t.lane, is_sqlite=True)
+    else:
+        statement = from_lists(t.lane, destination=Text, key=Text, tail=BigInteger)
     return statement.on_conflict_do_update(
         index_elements=["destination", "key"], set_={"tail": t.lane.c.tail + statement.excluded.tail}
     ).returning(t.lane.c.id, t.lane.c.destination, t.lane.c.key, t.lane.c.tail)
@@ -139,7 +144,8 @@ class Lanes(UnitOfWork):
         statement = _lock_lanes(is_sqlite=self.database.is_sqlite)
         for part in chunks(ordered):
             values = [{"destination": lane.destination, "key": lane.key, "tail": lanes[lane]} for lane in part]
-            for row in self.connection.execute(statement, values):
+            given = values if self.database.is_sqlite else as_lists(values)
+            for row in self.connection.execute(statement, given):
                 key = LaneKey(row.destination, row.key)
                 self.lanes[key] = row.id
                 before[key] = row.tail - lanes[key]

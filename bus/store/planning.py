@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 
 from bus.model import ledger
 from bus.model.delivery import stands
 from bus.ports import NewDelivery, Output
 from bus.store import tables as t
+from bus.store.bulk import NUMBERS, add_rows, draw_numbers, one_of
 from bus.store.lanes import Lanes
-from bus.store.work import NUMBERS, chunks, insert_into, storable
+from bus.store.work import chunks, storable
 
-_ADD_DELIVERIES = insert(t.delivery)
-_ADD_DELIVERIES_NUMBERED = insert(t.delivery).returning(t.delivery.c.id, sort_by_parameter_order=True)
 _M = t.message.c
-_PLANNED = select(_M.id, _M.planned, _M.entering).where(_M.id.in_(NUMBERS)).order_by(_M.id).with_for_update()
+_PLANNED = select(_M.id, _M.planned, _M.entering).where(one_of(_M.id, NUMBERS)).order_by(_M.id).with_for_update()
 _PLAN_MORE = (
     update(t.message)
     .where(_M.id == bindparam("row"))
@@ -26,13 +23,7 @@ _PLAN_MORE = (
 )
 
 
-@cache
-def _add_outputs(*, is_sqlite: bool) -> Any:
-    statement = insert_into(t.output, is_sqlite=is_sqlite)
-    columns = ("type", "content_type", "body", "digest")
-    return statement.on_conflict_do_update(
-        index_elements=["delivery"], set_={name: statement.excluded[name] for name in columns}
-    )
+_FORGET_OUTPUTS = delete(t.output).where(one_of(t.output.c.delivery, NUMBERS))
 
 
 class Planning(Lanes):
@@ -65,16 +56,20 @@ class Planning(Lanes):
         ]
         with_output = [(index, d.output) for index, d in enumerate(deliveries) if d.output is not None]
         if with_output:
-            numbers = list(self.connection.execute(_ADD_DELIVERIES_NUMBERED, rows).scalars())
+            numbers = draw_numbers(self.connection, t.delivery, len(rows))
+            add_rows(self.connection, t.delivery, [{"id": n} | row for n, row in zip(numbers, rows, strict=True)])
             self.add_outputs([(numbers[index], output) for index, output in with_output])
         else:
-            self.connection.execute(_ADD_DELIVERIES, rows)
+            add_rows(self.connection, t.delivery, rows)
         for d in deliveries:
             self.deltas.update(ledger.planned_delivery(d.destination, d.route, d.state))
 
     def add_outputs(self, outputs: Sequence[tuple[int, Output]]) -> None:
-        self.connection.execute(
-            _add_outputs(is_sqlite=self.database.is_sqlite),
+        # One made anew replaces what was made before.
+        self.connection.execute(_FORGET_OUTPUTS, {"numbers": [number for number, _ in outputs]})
+        add_rows(
+            self.connection,
+            t.output,
             [
                 {"delivery": number, "type": o.type, "content_type": o.content_type, "body": o.body, "digest": o.digest}
                 for number, o in outputs

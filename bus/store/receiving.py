@@ -8,27 +8,28 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import DateTime, LargeBinary, Text, bindparam, select
 
 from bus.model import ledger
 from bus.model.message import Message
 from bus.ports import Kept, Receipt, Taken
 from bus.store import tables as t
+from bus.store.bulk import Listed, add_rows, as_lists, draw_numbers, from_lists, one_of
 from bus.store.work import UnitOfWork, chunks, insert_into, storable
 
 _KEY = t.message_key.c
 _STANDING_IDS = select(_KEY.system, _KEY.message_id, _KEY.digest).where(
-    _KEY.system == bindparam("of_system"), _KEY.message_id.in_(bindparam("ids", expanding=True))
+    _KEY.system == bindparam("of_system"), one_of(_KEY.message_id, bindparam("ids", type_=Listed(Text)))
 )
-_ADD_MESSAGES = insert(t.message).returning(t.message.c.id, sort_by_parameter_order=True)
-_ADD_SEARCH_VALUES = insert(t.search_value)
 
 
 @cache
-def _take_ids(*, is_sqlite: bool) -> Any:
-    return (
-        insert_into(t.message_key, is_sqlite=is_sqlite).on_conflict_do_nothing().returning(_KEY.system, _KEY.message_id)
-    )
+def _take_each(*, is_sqlite: bool) -> Any:
+    if is_sqlite:
+        statement = insert_into(t.message_key, is_sqlite=True)
+    else:
+        statement = from_lists(t.message_key, system=Text, message_id=Text, digest=LargeBinary, at=DateTime)
+    return statement.on_conflict_do_nothing().returning(_KEY.system, _KEY.message_id)
 
 
 class Receiving(UnitOfWork):
@@ -39,10 +40,11 @@ class Receiving(UnitOfWork):
         ordered = sorted(rows, key=lambda key: (key[0].encode(), key[1].encode()))
         new: set[tuple[str, str]] = set()
         standing: dict[tuple[str, str], bytes] = {}
-        statement = _take_ids(is_sqlite=self.database.is_sqlite)
+        statement = _take_each(is_sqlite=self.database.is_sqlite)
         for part in chunks(ordered):
             values = [{"system": s, "message_id": i, "digest": rows[s, i], "at": self.now} for s, i in part]
-            new.update((row.system, row.message_id) for row in self.connection.execute(statement, values))
+            given = values if self.database.is_sqlite else as_lists(values)
+            new.update((row.system, row.message_id) for row in self.connection.execute(statement, given))
             known = [pair for pair in part if pair not in new]
             if known:
                 by_system: dict[str, list[str]] = {}
@@ -74,7 +76,7 @@ class Receiving(UnitOfWork):
             }
             for receipt in receipts
         ]
-        self.connection.execute(insert(t.receipt), rows)
+        add_rows(self.connection, t.receipt, rows)
         self.deltas.update(Counter(("received", "") for _ in receipts))
         self.deltas.update(Counter((str(receipt.kind), "") for receipt in receipts))
 
@@ -88,8 +90,10 @@ class Receiving(UnitOfWork):
     ) -> list[Kept]:
         if not messages:
             return []
+        numbers = draw_numbers(self.connection, t.message, len(messages))
         rows = [
             {
+                "id": number,
                 "message_id": m.id,
                 "system": m.system,
                 "type": m.type,
@@ -110,18 +114,15 @@ class Receiving(UnitOfWork):
                 "planned": deliveries,
                 "entering": entering,
             }
-            for m, parent, (deliveries, entering) in zip(messages, parents, planned, strict=True)
+            for number, m, parent, (deliveries, entering) in zip(numbers, messages, parents, planned, strict=True)
         ]
-        numbers = list(self.connection.execute(_ADD_MESSAGES, rows).scalars())
+        add_rows(self.connection, t.message, rows)
         found = {
             (path, value[:500], number): None
             for number, pairs in zip(numbers, searchable, strict=True)
             for path, value in pairs
         }
-        if found:
-            self.connection.execute(
-                _ADD_SEARCH_VALUES, [{"path": p, "value": v, "message": number} for p, v, number in found]
-            )
+        add_rows(self.connection, t.search_value, [{"path": p, "value": v, "message": n} for p, v, n in found])
         for parent in parents:
             self.deltas.update({("received", ""): 1, ("accepted", ""): 1} if parent is None else {("produced", ""): 1})
         self.deltas.update((ledger.disposition(*counts), "") for counts in planned)

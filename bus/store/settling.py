@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Text, bindparam, func, select, update
 
 from bus.model import ledger
 from bus.model.delivery import ENDED, FINAL, Event, Stage, State, after, is_laned_now, stands
@@ -16,22 +16,33 @@ from bus.model.lane import LaneKey
 from bus.model.message import BUS
 from bus.ports import Actor, AttemptRecord, Settled
 from bus.store import tables as t
+from bus.store.bulk import NUMBERS, Listed, add_rows, one_of
 from bus.store.planning import Planning
-from bus.store.work import ADD_JOURNAL, NUMBERS, chunks, storable
+from bus.store.work import chunks, storable
 
 _D = t.delivery.c
 _HELD = [str(State.CLAIMED), str(State.SENDING), str(State.IN_DOUBT)]
-_OWN = select(_D.id, _D.token, _D.state).where(_D.id.in_(NUMBERS)).order_by(_D.id).with_for_update()
-_ADD_ATTEMPTS = insert(t.attempt)
+_OWN = select(_D.id, _D.token, _D.state).where(one_of(_D.id, NUMBERS)).order_by(_D.id).with_for_update()
+
+
+def _new(name: str) -> Any:
+    return bindparam(f"new_{name}", type_=_D[name].type)
 
 
 @cache
-def _settle_columns(columns: tuple[str, ...]) -> Any:
-    return (
-        update(t.delivery)
-        .where(_D.id == bindparam("row"))
-        .values({name: bindparam(f"new_{name}", type_=_D[name].type) for name in columns})
+def _settle_each(columns: tuple[str, ...]) -> Any:
+    return update(t.delivery).where(_D.id == bindparam("row")).values({name: _new(name) for name in columns})
+
+
+@cache
+def _settle_alike(columns: tuple[str, ...]) -> Any:
+    each = (
+        func.unnest(bindparam("rows", type_=Listed()), bindparam("documents", type_=Listed(Text)))
+        .table_valued("number", "document")
+        .render_derived(name="each")
     )
+    values = {name: _new(name) for name in columns}
+    return update(t.delivery).where(_D.id == each.c.number).values({**values, "document": each.c.document})
 
 
 @dataclass
@@ -80,8 +91,7 @@ class Settling(Planning):
         if outputs:
             self.add_outputs(outputs)
         self.add_attempts([s.attempt for s in settled if s.attempt is not None])
-        if journal:
-            self.connection.execute(ADD_JOURNAL, journal)
+        add_rows(self.connection, t.journal, journal)
 
     def _settled_row(self, s: Settled, new: State) -> dict[str, Any]:
         claimed, outcome = s.claimed, s.outcome
@@ -111,35 +121,44 @@ class Settling(Planning):
         for row in rows:
             by_columns.setdefault(tuple(name for name in row if name != "row"), []).append(row)
         for columns, alike in by_columns.items():
-            self.connection.execute(
-                _settle_columns(columns),
-                [{"row": row["row"], **{f"new_{name}": row[name] for name in columns}} for row in alike],
-            )
+            if self.database.is_sqlite or len(alike) == 1:
+                renamed = [{"row": row["row"], **{f"new_{name}": row[name] for name in columns}} for row in alike]
+                self.connection.execute(_settle_each(columns), renamed)
+            else:
+                self._write_together(columns, alike)
+
+    def _write_together(self, columns: tuple[str, ...], rows: Sequence[dict[str, Any]]) -> None:
+        """One statement for all rows that say the same but for the target's document number."""
+        same = tuple(name for name in columns if name != "document")
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(tuple(row[name] for name in same), []).append(row)
+        for values, group in groups.items():
+            documents = {"rows": [row["row"] for row in group], "documents": [row["document"] for row in group]}
+            fixed = {f"new_{name}": value for name, value in zip(same, values, strict=True)}
+            self.connection.execute(_settle_alike(same), documents | fixed)
 
     def add_attempts(self, attempts: Sequence[AttemptRecord], *, late: bool = False) -> None:
-        if attempts:
-            self.connection.execute(
-                _ADD_ATTEMPTS,
-                [
-                    {
-                        "delivery": a.delivery,
-                        "stage": str(a.stage),
-                        "number": a.number,
-                        "began_at": self.now - a.began,
-                        "ended_at": self.now - a.ended,
-                        "outcome": a.outcome,
-                        "cause": storable(a.cause),
-                        "detail": storable(a.detail, 20_000),
-                        "sent": a.exchange.sent,
-                        "received": a.exchange.received,
-                        "document": storable(a.document),
-                        "worker": a.worker,
-                        "digests": a.digests,
-                        "late": late,
-                    }
-                    for a in attempts
-                ],
-            )
+        rows = [
+            {
+                "delivery": a.delivery,
+                "stage": str(a.stage),
+                "number": a.number,
+                "began_at": self.now - a.began,
+                "ended_at": self.now - a.ended,
+                "outcome": a.outcome,
+                "cause": storable(a.cause),
+                "detail": storable(a.detail, 20_000),
+                "sent": a.exchange.sent,
+                "received": a.exchange.received,
+                "document": storable(a.document),
+                "worker": a.worker,
+                "digests": a.digests,
+                "late": late,
+            }
+            for a in attempts
+        ]
+        add_rows(self.connection, t.attempt, rows)
 
     def record_late(self, attempts: Sequence[AttemptRecord]) -> None:
         self.add_attempts(attempts, late=True)
@@ -219,8 +238,7 @@ class Settling(Planning):
                 ),
                 changes,
             )
-        if journal:
-            self.connection.execute(ADD_JOURNAL, journal)
+        add_rows(self.connection, t.journal, journal)
         self.note_planned({message: (0, -count) for message, count in Counter(moved.entered).items()})
         moved.queues |= self.advance(moved.lanes)
         return moved

@@ -8,27 +8,20 @@ from datetime import datetime
 from functools import cache, cached_property
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, BindParameter, Connection, Table, bindparam, insert
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from bus.model import ledger
 from bus.ports import Actor
 from bus.store import tables as t
+from bus.store.bulk import add_rows
 from bus.store.engine import Database
 
 T = TypeVar("T")
 
 CHUNK = 400
 """Rows per statement where a list of values goes into one (SQLite allows 32,766 parameters)."""
-
-
-NUMBERS: BindParameter[int] = bindparam("numbers", expanding=True, type_=BigInteger())
-"""The row ids of one chunk. Statements of the hot path are built once, with parameters: building one takes longer than
-running it."""
-
-ADD_JOURNAL = insert(t.journal)
-_ADD_TOTALS = insert(t.total)
 
 
 @cache
@@ -96,7 +89,7 @@ class UnitOfWork:
     def write_journal(self, actor: Actor, act: str, **what: Any) -> None:
         """One row of the journal: who did what, when, why, old and new."""
         row = {"delivery": None, "message": None, "old": "", "new": "", "cause": ""} | what
-        self.connection.execute(ADD_JOURNAL, [self.journal_row(actor, act, **row)])
+        add_rows(self.connection, t.journal, [self.journal_row(actor, act, **row)])
 
     def finish(self) -> None:
         """Write the totals; the last step before the commit."""
@@ -105,5 +98,4 @@ class UnitOfWork:
             for (measure, route), amount in sorted(self.deltas.items())
             if amount
         ]
-        if rows:
-            self.connection.execute(_ADD_TOTALS, rows)
+        add_rows(self.connection, t.total, rows)

@@ -1,0 +1,140 @@
+"""Many rows at once, by statements whose text does not depend on how many: they are parsed and planned once.
+
+PostgreSQL takes COPY and arrays, SQLite prepared inserts and JSON lists; the numbers of new rows are drawn before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Boolean,
+    Connection,
+    Dialect,
+    Table,
+    Text,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+FEW = 3
+"""Rows from which COPY is quicker than an INSERT: it costs a round trip more."""
+
+_SQLITE_LAST = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+
+
+def draw_numbers(connection: Connection, table: Table, count: int) -> list[int]:
+    """Numbers for so many new rows, rising; nobody else gets them. Call it inside a write transaction."""
+    if connection.dialect.name == "sqlite":
+        last = connection.execute(_SQLITE_LAST, {"name": table.name}).scalar() or 0
+        return list(range(last + 1, last + 1 + count))
+    return sorted(connection.execute(_draw(table.name), {"count": count}).scalars())
+
+
+def add_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows; all name the same columns, in the same order."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite" or len(rows) < FEW:
+        connection.execute(_insert(table), rows)
+        return
+    copy_in = _copy(table.name, tuple(rows[0]))
+    # Behind SQLAlchemy's back, in its transaction: it has no COPY.
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    try:
+        with driver.cursor() as cursor, cursor.copy(copy_in) as copy:
+            for row in rows:
+                copy.write_row(tuple(row.values()))
+    except psycopg.Error as error:
+        statement = copy_in.as_string(driver)
+        raise DBAPIError.instance(statement, None, error, psycopg.Error, dialect=connection.dialect) from error
+
+
+class Listed(TypeDecorator[Sequence[Any]]):
+    """A list as one parameter: an array on PostgreSQL, JSON on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, item: type[TypeEngine[Any]] = BigInteger) -> None:
+        super().__init__()
+        self.item = item
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(ARRAY(self.item) if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
+        return list(value or ()) if dialect.name == "postgresql" else json.dumps(list(value or ()))
+
+
+NUMBERS: BindParameter[Sequence[Any]] = bindparam("numbers", type_=Listed())
+"""Row ids."""
+
+
+class one_of(FunctionElement[bool]):  # noqa: N801  # reads as the function it is in a query
+    """Whether a column is one of a list, which is one parameter of type Listed."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(one_of, "postgresql")
+def _is_any(element: one_of, compiler: SQLCompiler, **options: Any) -> str:
+    column, listed = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} = ANY({listed})"
+
+
+@compiles(one_of, "sqlite")
+def _is_in_json(element: one_of, compiler: SQLCompiler, **options: Any) -> str:
+    column, listed = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({listed}))"  # noqa: S608  # both parts are the compiler's
+
+
+def from_lists(table: Table, **lists: type[TypeEngine[Any]]) -> Any:
+    """PostgreSQL: an insert of as many rows as the lists, parameters of these names, are long; in their order."""
+    names = [*lists, "nth"]
+    unnested = func.unnest(*(bindparam(name, type_=Listed(item)) for name, item in lists.items()))
+    each = unnested.table_valued(*lists, with_ordinality="nth", name="each").render_derived(name="each")
+    rows = select(*(each.c[name] for name in names[:-1])).order_by(each.c.nth)
+    return postgresql_insert(table).from_select(list(lists), rows)
+
+
+def as_lists(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The rows column by column, as `from_lists` takes them."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+@cache
+def _insert(table: Table) -> Any:
+    return insert(table)
+
+
+@cache
+def _draw(table: str) -> Any:
+    sequence = func.pg_get_serial_sequence(table, "id")
+    times = func.generate_series(1, bindparam("count", type_=BigInteger())).table_valued("number")
+    return select(func.nextval(sequence)).select_from(times)
+
+
+@cache
+def _copy(table: str, columns: tuple[str, ...]) -> sql.Composed:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    return sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
