@@ -3,6 +3,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
 JOBS ?= 3
 
 # make demo BROKER=amqp://… MANAGEMENT=http://… KEEP=1; make test ARGS="-k lanes"
@@ -29,8 +30,9 @@ check: $(READY)  ## format, lint, types, import rules and the tests that need no
 	@$(VENV)/bin/lint-imports
 	@$(PYTHON) -m pytest -q tests/unit tests/properties
 
-bench: $(READY) rabbitmq  ## measurements
-	@$(PYTHON) -m tests.benchmarks.event_flood $(ARGS)
+# About an hour; `make bench ARGS="comparison --rounds 1"` is a part of it. PyPI's celery and faststream come with it.
+bench: $(BENCH_READY) rabbitmq  ## measurements: the bus beside what could be taken instead, sizes, classes
+	@$(PYTHON) -m tests.benchmarks $(ARGS)
 
 # Installed before the tests, so that no test's time limit pays for it. Where it cannot be had they say so themselves.
 rabbitmq: $(READY)
@@ -39,4 +41,8 @@ rabbitmq: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@.ci/venv $(VENV)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BENCH_READY): $(READY)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@

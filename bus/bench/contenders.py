@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
+import psycopg
 from sqlalchemy import func, select
 
 from bus.bench.children import Children
@@ -19,6 +21,7 @@ from bus.bench.ledger import Ledger
 from bus.bench.load import Targets, declare_queues, publish, targets_at
 from bus.bench.project import CANONICAL, NATIVE, write_project
 from bus.bench.services import Services, Stage
+from bus.broker.link import LOST
 from bus.broker.publisher import Publication, Publisher
 from bus.errors import NotAvailable
 from bus.model.envelope import EXCHANGE, PERSISTENT
@@ -32,7 +35,7 @@ ROLES = ("router", "worker", "relay")
 
 CELERY_PROCESSES = 2
 _LOOK = 0.02  # seconds
-_MORE = timedelta(seconds=30)
+_MORE = timedelta(seconds=15)
 
 
 class Running(Protocol):
@@ -80,12 +83,25 @@ def measure(contender: Contender, services: Services, pace: Pace) -> list[Round]
         NotAvailable: this machine lacks what it needs.
     """
     contender.require_libraries()
-    with services.stage() as stage, contender.start(stage) as running:
+    with troubles_told(), services.stage() as stage, contender.start(stage) as running:
         course = Course(stage, running, pace)
         with closing(course):
             rounds = measured_rounds(course.round, pace)
             course.require_complete()
         return rounds
+
+
+@contextmanager
+def troubles_told() -> Iterator[None]:
+    """Make a BenchFailure of what brokers, databases and processes can do to a measurement.
+
+    Raises:
+        BenchFailure: one of them did.
+    """
+    try:
+        yield
+    except (*LOST, psycopg.Error, subprocess.SubprocessError) as error:
+        raise BenchFailure(f"{type(error).__name__}: {str(error).strip()}") from error
 
 
 class Course:
@@ -94,7 +110,7 @@ class Course:
     def __init__(self, stage: Stage, running: Running, pace: Pace) -> None:
         self._stage = stage
         self._running = running
-        self._patience = (pace.box * 4 + _MORE).total_seconds()
+        self._patience = (pace.box * 3 + _MORE).total_seconds()
         self._publisher = Publisher(stage.broker_url, name="plantbus bench publisher")
         self.published = 0
 
@@ -133,6 +149,13 @@ class Course:
 
     def close(self) -> None:
         self._publisher.close()
+
+    def wait_until_recorded(self) -> None:
+        """
+        Raises:
+            BenchFailure: not everything was recorded in time.
+        """
+        self._wait(self._is_recorded, time.monotonic() + self._patience, self._recorded)
 
     def _is_recorded(self) -> bool:
         return self._running.ends() == self.published
@@ -214,7 +237,9 @@ def pipeline(*, sqlite: bool = False, native: bool = False) -> Contender:
         with ExitStack() as stack:
             path = stage.folder / "store.db"
             url = f"sqlite:///{path}" if sqlite else stack.enter_context(stage.postgresql())
-            children = Children(stage.folder, {"BUS_STORE": url, "BUS_BROKER": stage.broker_url})
+            children = Children(
+                stage.folder, {"BUS_STORE": url, "BUS_BROKER": stage.broker_url, "BENCH_BROKER": stage.broker_url}
+            )
             at = ("--project", str(folder))
             children.run("bus", "store", "upgrade", *at)
             children.run("bus", "topology", "apply", *at)

@@ -24,8 +24,8 @@ from bus.bench.order_model import Job, Order, job_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PREFETCH = 32
-CONNECTIONS = 12
+PREFETCH = 64
+CONNECTIONS = 24
 
 broker = RabbitBroker(
     os.environ["BENCH_BROKER"],

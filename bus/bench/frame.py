@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import median, quantiles
 
-from bus.errors import BusError
+from bus.errors import BusError, NotAvailable
 
 Tell = Callable[[str], None]
 """Shows progress to whoever waits."""
@@ -54,6 +54,8 @@ class Finding:
     unit: str
     values: tuple[float, ...] = ()
     error: str = ""
+    failed: bool = False
+    """It went wrong, where else something is only missing on this machine."""
     notes: Mapping[str, object] = field(default_factory=dict)
     """What belongs to the number: sizes, seconds."""
 
@@ -109,7 +111,8 @@ def run(benchmarks: Iterable[Benchmark], *, tell: Tell) -> list[Finding]:
         try:
             findings = list(benchmark.measure())
         except BusError as error:
-            findings = [Finding(name=benchmark.name, unit=benchmark.unit, error=str(error))]
+            failed = not isinstance(error, NotAvailable)
+            findings = [Finding(name=benchmark.name, unit=benchmark.unit, error=str(error), failed=failed)]
         for finding in findings:
             tell(f"{finding.name}: {in_words(finding)}")
         found += findings

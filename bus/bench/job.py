@@ -45,6 +45,8 @@ def order(number: int) -> bytes:
                 {"id": "0030", "workCenter": "ASM-02", "text": "Assemble, test for leaks", "minutes": "380.0"},
             ],
             "planner": "PP-NORTH",
+            "storage": {"location": "FG01", "bin": "12-04-03"},
+            "costCenter": "CC-4711",
         }
     ).encode()
 

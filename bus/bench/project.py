@@ -86,6 +86,8 @@ class Order(Schema):
     end = fields.AwareDateTime(required=True)
     operations = fields.List(fields.Nested(Operation), required=True)
     planner = fields.String()
+    storage = fields.Dict()
+    costCenter = fields.String()
 
 
 class NativeOperation(Schema):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,16 @@ from typing import Protocol, Self
 import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
-from bus.bench.frame import Tell
+from bus.bench.frame import BenchFailure, Tell
 from bus.bench.job import USER
+from bus.bench.load import rabbitmq_version
 from bus.bench.postgresql import private_postgresql
 from bus.broker.node import PrivateNode
 from bus.broker.passwords import HASHING_ALGORITHM, hash_password
 from bus.errors import ConfigurationError, NotAvailable
+from bus.store.engine import Database
 
 STAGES = 24
 """Vhosts of the private node: each contender gets one that nobody used before."""
@@ -31,7 +34,7 @@ STAGES = 24
 class Databases(Protocol):
     """A PostgreSQL server on which databases can be made."""
 
-    def fresh_database(self) -> contextlib.AbstractContextManager[str]:
+    def fresh_database(self) -> AbstractContextManager[str]:
         """The SQLAlchemy URL of an empty database, dropped afterwards."""
 
 
@@ -41,7 +44,7 @@ class GivenPostgreSQL:
 
     url: str
 
-    @contextlib.contextmanager
+    @contextmanager
     def fresh_database(self) -> Iterator[str]:
         url = make_url(self.url)
         name = f"plantbus_bench_{secrets.token_hex(4)}"
@@ -54,7 +57,7 @@ class GivenPostgreSQL:
             with self._administrator() as administrator:
                 administrator.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(quoted))
 
-    @contextlib.contextmanager
+    @contextmanager
     def _administrator(self) -> Iterator[psycopg.Connection]:
         url = make_url(self.url).set(drivername="postgresql").render_as_string(hide_password=False)
         try:
@@ -75,7 +78,7 @@ class Stage:
     """Its own; empty at first."""
     services: Services
 
-    def postgresql(self) -> contextlib.AbstractContextManager[str]:
+    def postgresql(self) -> AbstractContextManager[str]:
         """The SQLAlchemy URL of an empty database."""
         return self.services.databases.fresh_database()
 
@@ -85,11 +88,9 @@ class Services:
 
     def __init__(self, *, postgresql: str = "", tell: Tell) -> None:
         """`postgresql`: the URL of a server to use; else one is started."""
-        if postgresql and not postgresql.startswith(("postgresql://", "postgresql+psycopg://")):
-            raise ConfigurationError("--postgresql: postgresql://user:password@host:port/database is expected")
-        self._given = postgresql
+        self._given = _checked(postgresql) if postgresql else ""
         self._tell = tell
-        self._stack = contextlib.ExitStack()
+        self._stack = ExitStack()
         self._stages = iter(range(STAGES))
         self._password = secrets.token_urlsafe(12)
 
@@ -101,10 +102,12 @@ class Services:
     ) -> None:
         self._stack.close()
 
-    @contextlib.contextmanager
+    @contextmanager
     def stage(self) -> Iterator[Stage]:
         """A vhost and a folder that nobody used before."""
-        number = next(self._stages)
+        number = next(self._stages, STAGES)
+        if number == STAGES:
+            raise BenchFailure(f"more than {STAGES} stages: start other services")
         folder = self._folder / f"stage-{number}"
         folder.mkdir(mode=0o700)
         login = f"{USER}:{self._password}@127.0.0.1:{self._node.amqp_port}"
@@ -112,6 +115,23 @@ class Services:
             yield Stage(f"amqp://{login}/stage-{number}", folder, self)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def versions(self) -> dict[str, str]:
+        """Of the services that were started, with the settings that durability hangs on."""
+        found = {}
+        if "_node" in vars(self):
+            url = f"amqp://{USER}:{self._password}@127.0.0.1:{self._node.amqp_port}/stage-0"
+            found["rabbitmq"] = rabbitmq_version(url)
+        if "databases" in vars(self):
+            with suppress(NotAvailable):  # a server that was named and is not there
+                found["postgresql"] = self._postgresql_version()
+        return found
+
+    def _postgresql_version(self) -> str:
+        with self.databases.fresh_database() as url, closing(Database(url)) as database, database.read() as asked:
+            names = ("server_version", "fsync", "synchronous_commit")
+            version, fsync, commit = (asked.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names)
+        return f"{version} (fsync {fsync}, synchronous_commit {commit})"
 
     @cached_property
     def databases(self) -> Databases:
@@ -139,3 +159,14 @@ class Services:
         node = self._stack.enter_context(PrivateNode(self._folder / "rabbitmq", definitions=definitions))
         self._stack.callback(node.kill)  # nothing in it is needed any more, and a clean stop takes seconds
         return node
+
+
+def _checked(url: str) -> str:
+    try:
+        backend = make_url(url).get_backend_name()
+    except (ArgumentError, ValueError):
+        backend = ""
+    if backend != "postgresql":
+        # Without its text and cause: they may bear a password.
+        raise ConfigurationError("--postgresql: postgresql://user:password@host:port/database is expected") from None
+    return url

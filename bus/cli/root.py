@@ -7,6 +7,7 @@ from pathlib import Path
 import rich_click as click
 
 from bus.cli import (
+    bench,
     check,
     contract,
     dead,
@@ -29,7 +30,7 @@ click.rich_click.COMMAND_GROUPS = {
     "bus": [
         {"name": "Look", "commands": ["status", "message", "dead", "doubt", "lane", "endpoint"]},
         {"name": "Build", "commands": ["check", "route", "contract", "publish"]},
-        {"name": "Run", "commands": ["run", "router", "worker", "relay", "doctor", "topology", "store"]},
+        {"name": "Run", "commands": ["run", "router", "worker", "relay", "doctor", "topology", "store", "bench"]},
     ]
 }
 
@@ -69,6 +70,7 @@ for command in (
     doctor.doctor,
     topology.topology,
     store_noun.store,
+    bench.bench,
 ):
     bus.add_command(command)
 bus.add_command(dead.dead, aliases=["dlq"])

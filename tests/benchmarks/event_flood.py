@@ -1,22 +1,17 @@
 """Release latency of orders, idle and with a flood of machine events queued: classes keep them apart.
 
-    python -m tests.benchmarks.event_flood [--events 100000] [--orders 300] [--rounds 3] [-o json]
-
 An order's latency runs from the ERP writing it into its outbox to MES P200 having it in its book, so publishing,
 routing, re-entry, sending and the plant's own work are all in it. Real broker, real processes, real HTTP.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,13 +21,17 @@ from urllib.parse import quote
 
 from sqlalchemy import text
 
+from bus.bench.frame import Benchmark, Finding
+from bus.bench.services import Services
 from bus.bootstrap import VHOST, open_database, private_node, topology_of, upgrade_store
 from bus.broker.declare import declare
 from bus.client import Fact, connect
 from bus.project import Project, load_project
+from tests.benchmarks.wanted import Wanted
 from tests.plant.launch import Plant, running_plant, wait_until
 
 ROOT = Path(__file__).parents[2]
+EVENTS, ORDERS = 100_000, 300
 PUBLISHED_AT_ONCE = 1000
 PACE = 0.1  # seconds between two orders
 
@@ -48,6 +47,15 @@ class Latencies:
     @classmethod
     def of(cls, values: Sequence[float]) -> Latencies:
         return cls(len(values), round(median(values), 1), round(quantiles(values, n=100)[98], 1))
+
+
+@dataclass(frozen=True)
+class Flooded:
+    """One round: both phases, and the events that were still queued at its end."""
+
+    idle: Latencies
+    flooded: Latencies
+    events_left: int
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,9 @@ class Stage:
 @contextmanager
 def a_stage(folder: Path) -> Iterator[Stage]:
     """Private broker, fresh store, the plant; MES P200 takes orders and carries none out."""
-    os.environ |= {"BUS_FOLDER": str(folder), "BUS_STORE": os.environ.get("BUS_STORE") or f"sqlite:///{folder}/bus.db"}
-    project = load_project(ROOT)
+    own = {"BUS_FOLDER": str(folder), "BUS_STORE": f"sqlite:///{folder}/bus.db"}
+    with _environment(own):
+        project = load_project(ROOT)
     upgrade_store(project).close()
     with ExitStack() as stack:
         node = stack.enter_context(private_node(project))
@@ -94,6 +103,7 @@ def a_stage(folder: Path) -> Iterator[Stage]:
         plant.mes_p200.command("pace", held=True)
         environment = (
             os.environ
+            | own
             | plant.secrets.as_environment()
             | {
                 "BUS_BROKER": urls["bus"],
@@ -103,6 +113,18 @@ def a_stage(folder: Path) -> Iterator[Stage]:
             }
         )
         yield Stage(project, plant, environment, urls["mes-p100"])
+
+
+@contextmanager
+def _environment(own: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment with these variables, while the block runs."""
+    before = dict(os.environ)
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _password(folder: Path, name: str) -> str:
@@ -158,7 +180,7 @@ def _event(number: int) -> Fact:
     )
 
 
-def measure(folder: Path, *, events: int, orders: int) -> dict[str, object]:
+def measure(folder: Path, *, events: int, orders: int) -> Flooded:
     """One round: idle first, then with the events queued and being worked off."""
     with (
         a_stage(folder) as stage,
@@ -171,33 +193,22 @@ def measure(folder: Path, *, events: int, orders: int) -> dict[str, object]:
             wait_until(lambda: stage.delivered("machine-events") > 0, within=120, what="the first event went out")
             flooded = Latencies.of(release_orders(stage, orders, start=3_000_000))
             left = events - stage.delivered("machine-events")
-    return {
-        "idle": vars(idle),
-        "flooded": vars(flooded),
-        "events_left_at_the_end": left,
-        "p99_ratio": round(flooded.p99 / idle.p99, 2),
-    }
+    return Flooded(idle, flooded, left)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--orders", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("-o", dest="output", choices=("table", "json"), default="table")
-    wanted = parser.parse_args()
-    rounds = []
-    for _ in range(wanted.rounds):
-        with tempfile.TemporaryDirectory(prefix="plantbus-bench-") as folder:
-            rounds.append(measure(Path(folder), events=wanted.events, orders=wanted.orders))
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    if wanted.output == "json":
-        print(json.dumps({"machine": machine, "events": wanted.events, "rounds": rounds}))  # noqa: T201  # its output
-        return
-    print(f"{machine}; {wanted.events:,} machine events queued")  # noqa: T201  # its output
-    for number, found in enumerate(rounds, start=1):
-        print(f"round {number}: {found}")  # noqa: T201  # its output
+def benchmarks(services: Services, wanted: Wanted) -> list[Benchmark]:
+    """`services` are not used: the plant has a broker and a store of its own."""
 
+    def found() -> Iterator[Finding]:
+        rounds = []
+        for _ in range(wanted.rounds):
+            with tempfile.TemporaryDirectory(prefix="plantbus-bench-") as folder:
+                rounds.append(measure(Path(folder), events=EVENTS, orders=ORDERS))
+        for phase in ("idle", "flooded"):
+            latencies = [getattr(each, phase) for each in rounds]
+            for percentile in ("p50", "p99"):
+                values = tuple(getattr(each, percentile) for each in latencies)
+                notes = {"events": EVENTS, "events_left": [each.events_left for each in rounds]}
+                yield Finding(name=f"classes.{phase}.{percentile}", unit="ms", values=values, notes=notes)
 
-if __name__ == "__main__":
-    main()
+    return [Benchmark("classes", "ms", found)]

@@ -98,7 +98,7 @@ def _ids(words: tuple[str, ...]) -> str:
 
 def test_every_command_of_the_bus_is_there() -> None:
     assert {" ".join(words) for words in leaves(bus)} == {
-        *("run", "router", "worker", "relay", "check", "status", "doctor", "publish"),
+        *("run", "router", "worker", "relay", "check", "status", "doctor", "publish", "bench"),
         *("route list", "route explain", "route try", "message list", "message show", "message trace"),
         *("dead list", "dead show", "dead replay", "dead discard"),
         *("doubt list", "doubt show", "doubt happened", "doubt absent"),

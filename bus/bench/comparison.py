@@ -1,0 +1,96 @@
+"""The comparison that `bus bench` runs: the bus on both stores, the peers, the limit and the bus's latency."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from bus.bench.contenders import CELERY, FASTSTREAM, HANDWRITTEN, LIMIT, Contender, measure, pipeline
+from bus.bench.frame import Benchmark, Finding, Pace, Tell, rate_finding, run
+from bus.bench.job import order
+from bus.bench.latency import measure_latency
+from bus.bench.machine import machine, versions
+from bus.bench.report import Report
+from bus.bench.services import Services
+
+LATENCY = "latency"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured, how long and how often."""
+
+    rounds: int
+    box: timedelta
+    latency_rates: Sequence[int]
+    latency_rounds: int
+    latency_box: timedelta
+    native: bool
+    within: timedelta
+    """Nothing new is begun after so long."""
+
+
+QUICK = Plan(
+    rounds=2,
+    box=timedelta(seconds=10),
+    latency_rates=(100,),
+    latency_rounds=1,
+    latency_box=timedelta(seconds=10),
+    native=False,
+    within=timedelta(minutes=4),
+)
+"""Ends within five minutes."""
+
+THOROUGH = Plan(
+    rounds=3,
+    box=timedelta(seconds=30),
+    latency_rates=(20, 100, 500),
+    latency_rounds=3,
+    latency_box=timedelta(seconds=20),
+    native=True,
+    within=timedelta(hours=1),
+)
+
+
+def benchmarks(services: Services, plan: Plan, only: Collection[str] = ()) -> list[Benchmark]:
+    """The plan's benchmarks, or those named in `only`, to be run one after another on these services.
+
+    What they are for comes first, should the time run out.
+    """
+    give_up_after = time.monotonic() + plan.within.total_seconds()
+    pace = Pace(rounds=plan.rounds, box=plan.box, give_up_after=give_up_after)
+    latency_pace = Pace(rounds=plan.latency_rounds, box=plan.latency_box, give_up_after=give_up_after)
+    contenders = [pipeline(sqlite=True), CELERY, FASTSTREAM, HANDWRITTEN, LIMIT]
+    if plan.native or only:
+        contenders += [pipeline(native=True), pipeline(sqlite=True, native=True)]
+    planned = [
+        rate_of(pipeline(), services, pace),
+        Benchmark(LATENCY, "ms", partial(measure_latency, services, plan.latency_rates, latency_pace)),
+        *(rate_of(contender, services, pace) for contender in contenders),
+    ]
+    return [each for each in planned if not only or each.name in only]
+
+
+def rate_of(contender: Contender, services: Services, pace: Pace, *, name: str = "") -> Benchmark:
+    """How many messages/s a contender gets through; `name`: instead of its own."""
+
+    def found() -> Iterable[Finding]:
+        yield rate_finding(name or contender.name, measure(contender, services, pace))
+
+    return Benchmark(name or contender.name, "msg/s", found)
+
+
+def report(services: Services, planned: Sequence[Benchmark], *, tell: Tell) -> Report:
+    """Run them, and say on what they ran."""
+    at, before = datetime.now(UTC).astimezone(), machine()
+    findings = run(planned, tell=tell)
+    return Report(
+        at=at,
+        machine=before,
+        versions={**versions(), **services.versions()},
+        findings=findings,
+        message_bytes=len(order(0)),
+    )
