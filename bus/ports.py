@@ -259,6 +259,8 @@ class EndpointRow:
     since: datetime | None
     checks: int
     check_is_due: bool
+    doubt_is_due: bool
+    """Whether something in doubt there is to be probed now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -256,9 +256,7 @@ def _work(project: Project, queues: Sequence[str], shift: Shift) -> dict[str, Ca
 def _work_through(queue: str, step: Callable[[], bool], shift: Shift) -> None:
     until = shift.clock() + BUDGET
     while step():
-        if shift.stop.is_set():
-            return
-        if shift.clock() > until:
+        if shift.stop.is_set() or shift.clock() > until:
             shift.wake({queue})
             return
 

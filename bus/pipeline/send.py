@@ -17,7 +17,7 @@ from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
 from bus.model.system import Endpoint
 from bus.pipeline.settle import Ended, until_stored
 from bus.pipeline.worker import BATCH, BUDGET, Shift, in_lane_order
-from bus.ports import Adapter, Checking, Claimed, Doubt, Parcel, Probing, Settled, Verdict
+from bus.ports import Adapter, Checking, Claimed, Doubt, EndpointRow, Parcel, Probing, Settled, Verdict
 
 FIRST_CHECK = timedelta(seconds=1)
 LONGEST_CHECK = timedelta(seconds=30)
@@ -55,8 +55,11 @@ class Window:
 
 
 def send(window: Window, *, shift: Shift) -> bool:
-    """Do the endpoint's next work: check it, probe doubts, send one batch; whether there was any to send."""
-    if not _is_open(window, shift) or not _probe_doubts(window, shift):
+    """Do the endpoint's next work: check it, probe doubts, send one batch; whether there is more to send."""
+    row = shift.store.endpoint(window.endpoint.name)
+    if not _is_open(row, window, shift):
+        return False
+    if row.doubt_is_due and not _probe_doubts(window, shift):
         return False
     with shift.claim(window.endpoint.queue, limit=window.batch) as batch:
         return bool(batch) and _send_batch(batch, window, shift)
@@ -65,7 +68,7 @@ def send(window: Window, *, shift: Shift) -> bool:
 def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
     """Send in lane order and settle; a trip of the endpoint gives everything after it back.
 
-    Returns whether the endpoint is still open.
+    Returns whether there is more to send, and the endpoint still open.
     """
     trips: list[DeliveryFailure] = []
 
@@ -80,8 +83,7 @@ def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
     ended = in_lane_order(_failed_last(batch), step, _given_back, shift=shift)
     if trips:
         _trip(window, trips[0], shift)
-    shift.settle(ended)
-    return not trips
+    return shift.settle(ended, queue=window.endpoint.queue) and not trips
 
 
 def _failed_last(batch: Sequence[Claimed]) -> list[Claimed]:
@@ -164,10 +166,9 @@ def _pause(failures: int, shift: Shift) -> timedelta:
     return min(doubled, LONGEST_CHECK) * (0.75 + shift.jitter() / 2)
 
 
-def _is_open(window: Window, shift: Shift) -> bool:
+def _is_open(row: EndpointRow, window: Window, shift: Shift) -> bool:
     """Whether the endpoint takes deliveries; checks it first when its check is due."""
-    name = window.endpoint.name
-    row = shift.store.endpoint(name)
+    name = row.name
     if row.state == "open":
         return True
     if not row.check_is_due:

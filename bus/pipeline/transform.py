@@ -19,11 +19,12 @@ from bus.ports import AttemptRecord, Claimed, Output, Settled
 
 
 def transform(queue: str, *, shift: Shift) -> bool:
-    """Transform one batch of the queue; whether there was any. Safe to call at any time, from several threads."""
+    """Transform one batch of the queue; whether there is more. Safe to call at any time, from several threads."""
     with shift.claim(queue) as batch:
-        if batch:
-            shift.settle(in_lane_order(batch, lambda claimed: _transform_one(claimed, shift), _given_back, shift=shift))
-        return bool(batch)
+        if not batch:
+            return False
+        ended = in_lane_order(batch, lambda claimed: _transform_one(claimed, shift), _given_back, shift=shift)
+        return shift.settle(ended, queue=queue)
 
 
 def _given_back(claimed: Claimed) -> Ended:

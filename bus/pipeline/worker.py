@@ -78,8 +78,8 @@ class Shift:
         if queues:
             self.wake(queues)
 
-    def settle(self, ended: Sequence[Ended]) -> None:
-        """Store the outcomes, then wake whoever has work now."""
+    def settle(self, ended: Sequence[Ended], *, queue: str = "") -> bool:
+        """Store the outcomes, then wake whoever else has work now; returns whether this queue has."""
         queues = settle(
             ended,
             store=self.store,
@@ -88,7 +88,8 @@ class Shift:
             telemetry=self.telemetry,
             stop=self.stop,
         )
-        self.wake(queues)
+        self.wake(queues - {queue})
+        return queue in queues or bool(queue and self.store.has_ready(queue))
 
     def route_of(self, claimed: Claimed) -> Route:
         """The route of a delivery.

@@ -184,7 +184,7 @@ def endpoint_is_open(connection: Connection, queue: str) -> bool:
 
 def has_ready(database: Database, queue: str) -> bool:
     """See MessageStore.has_ready."""
-    with database.read() as connection:
+    with database.look() as connection:
         return connection.execute(_HAS_READY, {"of_queue": queue}).first() is not None
 
 
@@ -200,9 +200,6 @@ def mark_sending(database: Database, delivery: int, token: str) -> bool:
 def claim_doubts(database: Database, queue: str, *, limit: int, again_in: timedelta) -> list[Doubt]:
     """See MessageStore.claim_doubts."""
     d = t.delivery.c
-    with database.read() as connection:
-        if connection.execute(_DUE_DOUBTS, {"of_queue": queue, "now": database.now(connection)}).first() is None:
-            return []  # nearly always; a look costs the writers nothing
     with database.write() as connection:
         now = database.now(connection)
         query = _DUE_DOUBTS.limit(limit).with_for_update(skip_locked=True)

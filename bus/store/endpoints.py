@@ -5,32 +5,60 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, literal, select, update
 
+from bus.model.delivery import State
 from bus.ports import Actor, EndpointRow
 from bus.store import tables as t
+from bus.store.clock import store_clock
 from bus.store.engine import Database
 from bus.store.transaction import SqlTransaction
 
 _E = t.endpoint.c
 
 
+_DOUBT = t.delivery.c
+_DOUBT_IS_DUE = (
+    select(_DOUBT.id)
+    .where(
+        _DOUBT.queue == bindparam("of_queue"),
+        _DOUBT.state == str(State.IN_DOUBT),
+        _DOUBT.due_at <= store_clock(),
+    )
+    .exists()
+)
+_ONE_ROW = select(literal(1).label("one")).subquery("one_row")
+_CHECK_IS_DUE = (_E.state == "tripped") & (_E.check_at.is_(None) | (_E.check_at <= store_clock()))
+_LOOK = select(t.endpoint, _CHECK_IS_DUE.label("check_is_due"), _DOUBT_IS_DUE.label("doubt_is_due")).select_from(
+    _ONE_ROW.outerjoin(t.endpoint, _E.name == bindparam("of_name"))
+)
+
+
 def endpoint(database: Database, name: str) -> EndpointRow:
     """The row of an endpoint; one without a row is open."""
-    with database.read() as connection:
-        row = connection.execute(select(t.endpoint).where(_E.name == name)).one_or_none()
-        if row is None:
-            return EndpointRow(name=name, state="open", cause="", detail="", since=None, checks=0, check_is_due=False)
-        due = row.state == "tripped" and (row.check_at is None or row.check_at <= database.now(connection))
+    with database.look() as connection:
+        row = connection.execute(_LOOK, {"of_name": name, "of_queue": f"send.{name}"}).one()
+    if row.name is None:
         return EndpointRow(
             name=name,
-            state=row.state,
-            cause=row.cause,
-            detail=row.detail,
-            since=row.since,
-            checks=row.checks,
-            check_is_due=due,
+            state="open",
+            cause="",
+            detail="",
+            since=None,
+            checks=0,
+            check_is_due=False,
+            doubt_is_due=row.doubt_is_due,
         )
+    return EndpointRow(
+        name=name,
+        state=row.state,
+        cause=row.cause,
+        detail=row.detail,
+        since=row.since,
+        checks=row.checks,
+        check_is_due=row.check_is_due,
+        doubt_is_due=row.doubt_is_due,
+    )
 
 
 def trip(database: Database, name: str, *, cause: str, detail: str, check_in: timedelta, actor: Actor) -> bool:

@@ -101,6 +101,16 @@ class Database:
                 with self.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
                     yield connection
 
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """For one statement that reads: it needs no transaction around it."""
+        if self.is_sqlite:
+            with self.read() as connection:
+                yield connection
+        else:
+            with translated(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                yield connection
+
     def now(self, connection: Connection) -> datetime:
         """The database's clock, the one all times in the store come from."""
         if self.is_sqlite:

@@ -69,7 +69,7 @@ def test_a_batch_that_ended_with_an_error_is_given_back(store: SqlStore, monkeyp
     keep_steps(store, "1")
     bus = a_bus(store, PLAIN)
 
-    def broken(self: object, ended: object) -> None:
+    def broken(self: object, ended: object, **options: object) -> None:
         raise RuntimeError("not expected")
 
     monkeypatch.setattr(type(bus.shift), "settle", broken)
