@@ -13,6 +13,7 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError
 
 from bus.errors import ConfigurationError, MessageInvalid, Violation
+from bus.model.compiled import Undecided, compiled
 from bus.model.document import read_json
 from bus.model.path import MISSING, value_at, values_at
 
@@ -86,22 +87,35 @@ class Contract:
     def checker(self) -> Schema:
         return self.schema(unknown=INCLUDE)
 
+    @cached_property
+    def _load(self) -> Callable[[Mapping[str, Any]], Any]:
+        return compiled(self.checker)
+
     def read(self, body: bytes) -> Mapping[str, Any]:
         """Read and check a body; quantities become Decimal, times aware or naive datetimes, as the schema says.
 
         Raises:
             MessageInvalid: with every violated field and rule.
         """
-        document = self.reader(body)
-        if not isinstance(document, Mapping):
-            raise MessageInvalid("contract.violated", Violation("", f"an object is expected, not {_kind(document)}"))
         try:
-            checked = self.checker.load(document)
-        except ValidationError as error:
-            raise MessageInvalid("contract.violated", *_bounded(_violations(error.messages, ""))) from error
+            checked = self._load(self._document(body))
+        except Undecided:
+            checked = self._load_or_explain(self._document(body))
         if not isinstance(checked, Mapping):
             raise ConfigurationError(f"contract {self.type}: its schema must load to a dict (no post_load objects)")
         return checked
+
+    def _document(self, body: bytes) -> Mapping[str, Any]:
+        document = self.reader(body)
+        if not isinstance(document, Mapping):
+            raise MessageInvalid("contract.violated", Violation("", f"an object is expected, not {_kind(document)}"))
+        return document
+
+    def _load_or_explain(self, document: Mapping[str, Any]) -> Any:
+        try:
+            return self.checker.load(document)
+        except ValidationError as error:
+            raise MessageInvalid("contract.violated", *_bounded(_violations(error.messages, ""))) from error
 
     def subject_of(self, document: Mapping[str, Any], *, stated: str = "") -> str:
         """The ordering key of a document, normalised; `stated` is what the publisher wrote.

@@ -15,11 +15,15 @@ TAKEN_VERBS = ("Process", "Sync")
 def read_document(body: bytes, *names: str) -> tuple[Element, list[Element]]:
     """The root and the documents in it: bare, or wrapped as `ProcessX` or `SyncX` with a DataArea.
 
+    Every element has lost its namespace, so that the functions below compare names as they stand.
+
     Raises:
         MessageInvalid: not well-formed, or another document.
     """
     root = read_xml(body)
-    name = local_name(root)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    name = root.tag
     if name in names:
         return root, [root]
     verbs = {f"{verb}{noun}" for verb in TAKEN_VERBS for noun in names}
@@ -31,26 +35,26 @@ def read_document(body: bytes, *names: str) -> tuple[Element, list[Element]]:
     return root, found
 
 
-def local_name(element: Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
 def children(element: Element, *names: str) -> Iterator[Element]:
     """Children of any of these names, in document order."""
-    return (each for each in element if local_name(each) in names)
+    return (each for each in element if each.tag in names)
 
 
 def child(element: Element | None, *names: str) -> Element | None:
     """The first child of the first of these names that occurs."""
-    if element is None:
-        return None
-    return next((found for name in names for found in children(element, name)), None)
+    if element is not None:
+        for name in names:
+            if (found := element.find(name)) is not None:
+                return found
+    return None
 
 
 def text(element: Element | None, *path: str) -> str | None:
     """The text at a path of names (`"Quantity", "UnitOfMeasure"`); None where it is missing or blank."""
     for name in path:
-        element = child(element, name)
+        if element is None:
+            return None
+        element = element.find(name)
     return ((element.text or "").strip() or None) if element is not None else None
 
 
@@ -58,7 +62,7 @@ def extension(element: Element | None, name: str) -> str | None:
     """The text of a vendor's own element, such as `globe_StockType` for `StockType`."""
     wanted = f"_{name}".lower()
     for each in element if element is not None else ():
-        if local_name(each).lower().endswith(wanted):
+        if each.tag.lower().endswith(wanted):
             return (each.text or "").strip() or None
     return None
 

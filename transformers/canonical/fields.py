@@ -50,9 +50,12 @@ class Amount(fields.Decimal):
         self.scale = scale
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Decimal:
-        if isinstance(value, str) and not _AMOUNT.fullmatch(value.strip()):
-            raise ValidationError("A decimal number is expected, such as 12.5.")
-        amount = Decimal(super()._deserialize(value, attr, data, **kwargs))
+        if isinstance(value, str):
+            if not _AMOUNT.fullmatch(value.strip()):
+                raise ValidationError("A decimal number is expected, such as 12.5.")
+            amount = Decimal(value)
+        else:
+            amount = Decimal(super()._deserialize(value, attr, data, **kwargs))
         exponent = amount.as_tuple().exponent
         if not isinstance(exponent, int) or exponent < -self.scale or abs(amount) >= _LARGEST:
             raise ValidationError(f"At most 15 digits before and {self.scale} after the point are taken.")
@@ -68,22 +71,21 @@ class Moment(fields.AwareDateTime):
         "invalid_awareness": "The time has no offset: 2026-03-01T06:00:00+01:00 is expected.",
     }
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
-        return in_our_age(super()._deserialize(value, attr, data, **kwargs))
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(validate=in_our_age, **settings)
 
 
 class LocalMoment(fields.DateTime):
     """A time that may lack an offset; its transformer puts it into the plant's zone."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
-        return in_our_age(super()._deserialize(value, attr, data, **kwargs))
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(validate=in_our_age, **settings)
 
 
-def in_our_age(moment: datetime) -> datetime:
+def in_our_age(moment: datetime) -> None:
     """Refuse what no plant has seen, and what a change of zone would carry over the edge of the calendar."""
     if not 1900 <= moment.year <= 9998:
         raise ValidationError("The year is not between 1900 and 9998.")
-    return moment
 
 
 class Word(fields.String):
