@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.contract_check [--rounds 7] [-o json]
 
-Microseconds of CPU per document, the median of the rounds, both ways measured by turns. `exact` reads with the readers that
-explain refusals and loads with marshmallow; `now` is `Contract.read`. The orders are order.release.v1.
+Microseconds of CPU per document, the median of the rounds, both ways measured by turns. `exact` reads with the readers
+that explain refusals and loads with marshmallow; `now` is `Contract.read`. The orders are order.release.v1.
 """
 
 from __future__ import annotations
