@@ -61,20 +61,20 @@ def read_json(body: bytes) -> Any:
 
 def _is_plain_json(text: bytes) -> bool:
     """Whether a parser that takes this text makes nothing of it that is refused, but for duplicate keys."""
-    if len(text) > MAX_KEY and (b'\\"' in text or _has_gap(text, b'"')):
-        return False  # a key, or a number, may be too long
-    if b"\\u" in text and _DOUBTFUL_ESCAPE.search(text):
+    has_escapes = b"\\" in text
+    if has_escapes and _DOUBTFUL_ESCAPE.search(text):
         return False
+    marks_texts = not has_escapes or b'\\"' not in text  # every quotation mark begins a text or ends it
+    if len(text) > MAX_KEY and (not marks_texts or _has_gap(text, b'"')):
+        return False  # a key, or a number, may be too long
     nodes = text.count(b"{") + text.count(b"[")
     if nodes > MAX_NODES or nodes + text.count(b",") >= MAX_VALUES:
         return False
-    return nodes <= MAX_DEPTH or _is_shallow(text)
+    return nodes <= MAX_DEPTH or (marks_texts and _is_shallow(text))
 
 
 def _is_shallow(text: bytes) -> bool:
-    """Whether the brackets of a JSON text certainly nest no deeper than MAX_DEPTH."""
-    if b'\\"' in text:
-        return False
+    """Whether the brackets of a JSON text, no quotation mark of which is escaped, certainly nest no deeper."""
     # Without what is no structure a text without brackets is `""`. A bracket inside of one leaves its quotes behind.
     structure = text.translate(None, _NO_STRUCTURE).replace(b'""', b"")
     for _ in range(MAX_DEPTH // 2):
