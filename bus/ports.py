@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from bus.errors import Exchange
+from bus.errors import DeliveryFailure, Exchange
 from bus.model.delivery import Event, Outcome, Stage, State
 from bus.model.lane import LaneKey
 from bus.model.message import Message
@@ -85,6 +85,14 @@ class Probing(Protocol):
 
     def probe(self, parcel: Parcel) -> Finding:
         """Ask by our external id. Raises DeliveryFailure when there is no clear answer."""
+
+
+@runtime_checkable
+class SendingMany(Protocol):
+    """An adapter to a target that remembers keys and takes several messages at once."""
+
+    def send_many(self, parcels: Sequence[Parcel]) -> Sequence[Answer | DeliveryFailure]:
+        """As `send` for each, in any order; the results stand in the order of the parcels."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from bus.connectors.addresses import is_link_local
 from bus.connectors.amqp_line import Line, Publication, Target
 from bus.connectors.deadline import Deadline
 from bus.connectors.options import Options, SecretSource
-from bus.errors import ConfigurationError, EndpointDown, PermanentFailure
+from bus.errors import ConfigurationError, DeliveryFailure, EndpointDown, Exchange, PermanentFailure
 from bus.model.envelope import routing_key_of, to_properties
 from bus.model.system import Endpoint
 from bus.ports import Answer, Parcel
@@ -52,17 +52,53 @@ class AmqpAdapter:
         self._lock = threading.Lock()
 
     def send(self, parcel: Parcel) -> Answer:
-        publication = _publication(parcel, exchange=self._exchange, mandatory=self._mandatory)
-        deadline = Deadline.after(self._timeout)
-        line = self._take_line(deadline)
+        (landed,) = self.send_many([parcel])
+        if isinstance(landed, DeliveryFailure):
+            raise landed
+        return landed
+
+    def send_many(self, parcels: Sequence[Parcel]) -> list[Answer | DeliveryFailure]:
+        """Publish them in one go; each ends as it would alone."""
+        ended: list[Answer | DeliveryFailure | None] = []
+        flying: list[tuple[int, Publication]] = []
+        for parcel in parcels:
+            try:
+                publication = _publication(parcel, exchange=self._exchange, mandatory=self._mandatory)
+            except DeliveryFailure as error:
+                ended.append(error)
+            else:
+                flying.append((len(ended), publication))
+                ended.append(None)
+        for (place, _), landed in zip(flying, self._publish([each for _, each in flying]), strict=True):
+            ended[place] = landed
+        # What went down with another one's channel is published again, alone.
+        return [each if each is not None else self._alone(parcels[place]) for place, each in enumerate(ended)]
+
+    def _alone(self, parcel: Parcel) -> Answer | DeliveryFailure:
         try:
-            exchange = line.publish(publication, deadline)
+            return self.send(parcel)
+        except DeliveryFailure as error:
+            return error
+
+    def _publish(self, publications: Sequence[Publication]) -> list[Answer | DeliveryFailure | None]:
+        if not publications:
+            return []
+        deadline = Deadline.after(self._timeout)
+        try:
+            line = self._take_line(deadline)
+        except DeliveryFailure as error:
+            return [error for _ in publications]
+        try:
+            landed = line.publish(publications, deadline)
         except BaseException:
             # Whatever is still on its way there must not be read as the answer to the next message.
             line.drop()
             raise
-        self._give_back(line)
-        return Answer(exchange=exchange)
+        if line.is_broken:
+            line.drop()
+        else:
+            self._give_back(line)
+        return [Answer(exchange=each) if isinstance(each, Exchange) else each for each in landed]
 
     def check(self) -> None:
         """Log in anew and look for the exchange.

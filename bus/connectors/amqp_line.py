@@ -1,11 +1,11 @@
-"""One AMQP connection with one channel in confirm mode, used by one thread at a time, one message at a time."""
+"""One AMQP connection with one channel in confirm mode, used by one thread at a time; confirms come in any order."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -78,20 +78,29 @@ class Publication:
         return "\r\n".join([*lines, "", ""]).encode() + self.body
 
 
+Landed = Exchange | DeliveryFailure
+"""What became of a publication: the broker has it, or why not."""
+
+
 class Line:
-    """Opened with `open`; after an exception it must be dropped, its channel's state is not known any more."""
+    """Opened with `open`. When `is_broken` it must be dropped: its channel's state is not known any more."""
 
     def __init__(self, connection: Any, *, user: str, secrets: Masking) -> None:
+        self.is_broken = False
         self._connection = connection
         self._user = user
         self._secrets = secrets
         self._used_at = time.monotonic()
-        self._answer = ""
-        self._returned = ""
+        self._published = 0
+        self._waiting: dict[int, Publication] = {}
+        """Delivery tag → what has no confirm yet, in the order of the tags."""
+        self._answers: dict[int, str] = {}
+        self._returned: dict[str, str] = {}
+        """Idempotency key → why no queue took it."""
         self._channel = connection.channel()
-        self._channel.events["basic_ack"].add(lambda tag, multiple: self._note("basic.ack"))
-        self._channel.events["basic_nack"].add(lambda tag, multiple: self._note("basic.nack"))
-        self._channel.events["basic_return"].add(lambda reason, *_: self._note_return(reason))
+        self._channel.events["basic_ack"].add(lambda tag, multiple: self._note(tag, multiple, "basic.ack"))
+        self._channel.events["basic_nack"].add(lambda tag, multiple: self._note(tag, multiple, "basic.nack"))
+        self._channel.events["basic_return"].add(lambda reason, _, __, message: self._note_return(reason, message))
         self._channel.confirm_select()
 
     @classmethod
@@ -137,30 +146,39 @@ class Line:
             return False
         return True
 
-    def publish(self, publication: Publication, deadline: Deadline) -> Exchange:
-        """Returns when the broker has the message on disk in every queue bound for its routing key.
+    def publish(self, publications: Sequence[Publication], deadline: Deadline) -> list[Landed | None]:
+        """Publish them in order without waiting in between; returns when the broker has answered for each.
 
-        Raises:
-            TransientFailure: no queue is bound for its routing key.
-            EndpointDown: the exchange is missing or this user may not write to it; nothing was taken.
-            PermanentFailure: the broker refuses this message.
-            OutcomeUnknown: there was no confirm, or a negative one: of several queues some may have it.
+        An Exchange: the broker has it on disk in every queue bound for its routing key. A failure is one of these:
+        TransientFailure: no queue is bound for its routing key. EndpointDown: the exchange is missing or this user may
+        not write to it; nothing was taken. PermanentFailure: the broker refuses this message. OutcomeUnknown: there
+        was no confirm, or a negative one: of several queues some may have it. None: another one of them may be to
+        blame for the end of the channel; publish it again, alone.
         """
-        sent = publication.record()
-        self._answer = self._returned = ""
+        first = self._published + 1
+        self._waiting, self._answers, self._returned = {}, {}, {}
+        lost: Landed | None = None
         try:
-            self._write(publication, deadline)
-            while not self._answer:
+            for publication in publications:
+                self._write(publication, deadline)
+            while self._waiting:
                 if not deadline.remaining:
-                    raise OutcomeUnknown("outcome.timeout", "no confirm in time", exchange=Exchange(sent=sent))
+                    raise TimeoutError("no confirm in time")
                 self._take(deadline.remaining)
         except ChannelError as error:
-            raise _refusal(error, sent, self._secrets) from error
+            self.is_broken = True
+            if len(self._waiting) == 1 == len(publications):
+                lost = _refusal(error, self._secrets)
         except LOST as error:
+            self.is_broken = True
             cause = "outcome.timeout" if isinstance(error, TimeoutError) else "outcome.connection-cut"
-            raise OutcomeUnknown(cause, _text_of(error, self._secrets), exchange=Exchange(sent=sent)) from error
+            lost = OutcomeUnknown(cause, _text_of(error, self._secrets))
+            lost.__cause__ = error
         self._used_at = time.monotonic()
-        return self._judged(Exchange(sent=sent, received=(self._returned or self._answer).encode()))
+        return [
+            self._judged(publication, self._answers.get(tag, ""), lost)
+            for tag, publication in enumerate(publications, start=first)
+        ]
 
     def look_for(self, exchange: str) -> None:
         """
@@ -193,6 +211,8 @@ class Line:
             **publication.properties,
         )
         arguments = (0, publication.exchange, publication.routing_key, publication.mandatory, False)
+        self._published += 1
+        self._waiting[self._published] = publication
         # Not basic_publish: it reads with a time-out of zero first, and then spins on half a frame.
         with self._connection.transport.having_timeout(max(deadline.remaining, SHORTEST_WAIT)):
             self._channel.send_method(spec.Basic.Publish, "Bssbb", arguments, message)
@@ -207,19 +227,30 @@ class Line:
             return False
         return True
 
-    def _judged(self, exchange: Exchange) -> Exchange:
-        if self._returned:
-            raise TransientFailure("target.unroutable", self._returned, exchange=exchange)
-        if self._answer == "basic.nack":
-            raise OutcomeUnknown("outcome.not-confirmed", "the broker answered basic.nack", exchange=exchange)
-        return exchange
+    def _judged(self, publication: Publication, answer: str, lost: Landed | None) -> Landed | None:
+        returned = self._returned.get(publication.headers["idempotency_key"], "") if answer else ""
+        exchange = Exchange(sent=publication.record(), received=(returned or answer).encode())
+        if returned:
+            return TransientFailure("target.unroutable", returned, exchange=exchange)
+        if answer == "basic.nack":
+            return OutcomeUnknown("outcome.not-confirmed", "the broker answered basic.nack", exchange=exchange)
+        if answer:
+            return exchange
+        if isinstance(lost, DeliveryFailure):
+            failure = type(lost)(lost.cause, lost.detail, exchange=replace(exchange, received=lost.exchange.received))
+            failure.__cause__ = lost.__cause__
+            return failure
+        return None
 
-    def _note(self, answer: str) -> None:
-        self._answer = answer
+    def _note(self, tag: int, multiple: bool, answer: str) -> None:
+        for known in [known for known in self._waiting if known <= tag] if multiple else [tag]:
+            self._waiting.pop(known, None)
+            self._answers[known] = answer
 
-    def _note_return(self, reason: Any) -> None:
+    def _note_return(self, reason: Any, message: Any) -> None:
         # It comes before the ack of the same message.
-        self._returned = self._secrets.text(f"basic.return {reason.reply_code} {reason.reply_text}")
+        key = str(message.headers.get("idempotency_key", ""))
+        self._returned[key] = self._secrets.text(f"basic.return {reason.reply_code} {reason.reply_text}")
 
 
 def _connected(target: Target, address: str, deadline: Deadline) -> Any:
@@ -267,15 +298,18 @@ def _no_connection(target: Target, error: Exception) -> EndpointDown:
     return EndpointDown(cause_of_no_connection(error), _text_of(error, target.secrets))
 
 
-def _refusal(error: ChannelError, sent: bytes, secrets: Masking) -> DeliveryFailure:
+def _refusal(error: ChannelError, secrets: Masking) -> DeliveryFailure:
     """The broker closed the channel instead of taking the message."""
     detail = _text_of(error, secrets)
-    exchange = Exchange(sent=sent, received=detail.encode())
+    exchange = Exchange(received=detail.encode())
     if isinstance(error, AccessRefused):
-        return EndpointDown("endpoint.credentials-refused", detail, exchange=exchange)
-    if isinstance(error, NotFound):
-        return EndpointDown("endpoint.missing-exchange", detail, exchange=exchange)
-    return PermanentFailure("target.refused", detail, exchange=exchange)
+        failure: DeliveryFailure = EndpointDown("endpoint.credentials-refused", detail, exchange=exchange)
+    elif isinstance(error, NotFound):
+        failure = EndpointDown("endpoint.missing-exchange", detail, exchange=exchange)
+    else:
+        failure = PermanentFailure("target.refused", detail, exchange=exchange)
+    failure.__cause__ = error
+    return failure
 
 
 def _text_of(error: Exception, secrets: Masking) -> str:

@@ -6,18 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from bus.errors import (
-    DeliveryFailure,
-    EndpointDown,
-    Exchange,
-    OutcomeUnknown,
-    PermanentFailure,
-)
+from bus.errors import DeliveryFailure, EndpointDown, OutcomeUnknown, PermanentFailure
 from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
 from bus.model.system import Endpoint
 from bus.pipeline.settle import Ended, until_stored
-from bus.pipeline.worker import BATCH, BUDGET, Shift, in_lane_order
-from bus.ports import Adapter, Checking, Claimed, Doubt, EndpointRow, Parcel, Probing, Settled, Verdict
+from bus.pipeline.worker import BATCH, BUDGET, Shift, in_flights, in_lane_order
+from bus.ports import (
+    Adapter,
+    Answer,
+    Checking,
+    Claimed,
+    Doubt,
+    EndpointRow,
+    Parcel,
+    Probing,
+    SendingMany,
+    Settled,
+    Verdict,
+)
 
 FIRST_CHECK = timedelta(seconds=1)
 LONGEST_CHECK = timedelta(seconds=30)
@@ -72,15 +78,20 @@ def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
     """
     trips: list[DeliveryFailure] = []
 
-    def step(claimed: Claimed) -> Ended:
-        if trips:
-            return _given_back(claimed)
-        ended, failure = _send_one(claimed, window, shift)
-        if failure is not None and ended.settled.outcome.trips_endpoint:
-            trips.append(failure)
-        return ended
+    def judge(sent: Sequence[tuple[Ended, DeliveryFailure | None]]) -> list[Ended]:
+        trips.extend(failure for ended, failure in sent if failure and ended.settled.outcome.trips_endpoint)
+        return [ended for ended, _ in sent]
 
-    ended = in_lane_order(_failed_last(batch), step, _given_back, shift=shift)
+    def step(claimed: Claimed) -> Ended:
+        return _given_back(claimed) if trips else judge([_send_one(claimed, window, shift)])[0]
+
+    def fly(several: Sequence[Claimed]) -> list[Ended]:
+        return [_given_back(claimed) for claimed in several] if trips else judge(_send_many(several, window, shift))
+
+    if isinstance(window.adapter, SendingMany):
+        ended = in_flights(_failed_last(batch), fly, _given_back, shift=shift)
+    else:
+        ended = in_lane_order(_failed_last(batch), step, _given_back, shift=shift)
     if trips:
         _trip(window, trips[0], shift)
     return shift.settle(ended, queue=window.endpoint.queue) and not trips
@@ -103,32 +114,66 @@ def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, De
     if not adapter.remembers_keys and not _marked(claimed, shift):
         return _given_back(claimed), None
     began = shift.clock()
-    failure: DeliveryFailure | None = None
-    exchange = Exchange()
     try:
-        answer = adapter.send(parcel_of(claimed))
-        outcome, exchange = succeed(answer.document), answer.exchange
-        window.passed, window.flaps = True, 0
-    except DeliveryFailure as error:
-        failure = error
-    except Exception as error:  # noqa: BLE001  # the delivery records it; whether it was sent nobody knows
-        failure = OutcomeUnknown("adapter.raised", f"{type(error).__name__}: {error}")
-    if failure is not None:
-        exchange = failure.exchange
+        result: Answer | DeliveryFailure = adapter.send(parcel_of(claimed))
+    except Exception as error:  # noqa: BLE001  # the delivery records it
+        result = _failure(error)
+    ended = shift.clock()
+    window.pace = (window.pace * 3 + (ended - turn)) / 4
+    return _judged(claimed, result, window, shift, began=began, ended=ended)
+
+
+def _send_many(several: Sequence[Claimed], window: Window, shift: Shift) -> list[tuple[Ended, DeliveryFailure | None]]:
+    """One call for deliveries of different lanes, to a target that remembers keys."""
+    assert isinstance(window.adapter, SendingMany)
+    began = shift.clock()
+    try:
+        results = list(window.adapter.send_many([parcel_of(claimed) for claimed in several]))
+    except Exception as error:  # noqa: BLE001  # the deliveries record it
+        results = [_failure(error) for _ in several]
+    ended = shift.clock()
+    window.pace = (window.pace * 3 + (ended - began) / len(several)) / 4
+    return [
+        _judged(claimed, result, window, shift, began=began, ended=ended)
+        for claimed, result in zip(several, results, strict=True)
+    ]
+
+
+def _failure(error: Exception) -> DeliveryFailure:
+    if isinstance(error, DeliveryFailure):
+        return error
+    # Whether it was sent nobody knows.
+    return OutcomeUnknown("adapter.raised", f"{type(error).__name__}: {error}")
+
+
+def _judged(
+    claimed: Claimed,
+    result: Answer | DeliveryFailure,
+    window: Window,
+    shift: Shift,
+    *,
+    began: timedelta,
+    ended: timedelta,
+) -> tuple[Ended, DeliveryFailure | None]:
+    """What the target's answer, or its absence, means for the delivery."""
+    failure: DeliveryFailure | None = None
+    if isinstance(result, DeliveryFailure):
+        failure = result
         outcome = fail(
             failure,
             attempts=claimed.attempts + 1,
             trips=claimed.trips,
             others_pass=window.passed,
             policy=shift.policy_of(claimed),
-            remembers_keys=adapter.remembers_keys,
+            remembers_keys=window.adapter.remembers_keys,
             jitter=shift.jitter(),
         )
-        if outcome.event is Event.DOUBT and isinstance(adapter, Probing):
+        if outcome.event is Event.DOUBT and isinstance(window.adapter, Probing):
             outcome = replace(outcome, due_in=FIRST_PROBE)
-    ended = shift.clock()
-    window.pace = (window.pace * 3 + (ended - turn)) / 4
-    attempt = shift.attempt(claimed, Stage.SEND, outcome, began=began, ended=ended, exchange=exchange)
+    else:
+        outcome = succeed(result.document)
+        window.passed, window.flaps = True, 0
+    attempt = shift.attempt(claimed, Stage.SEND, outcome, began=began, ended=ended, exchange=result.exchange)
     return Ended(Settled(claimed=claimed, outcome=outcome, attempt=attempt)), failure
 
 

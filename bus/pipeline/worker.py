@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -137,6 +138,33 @@ class Shift:
     def _digests_now(self, claimed: Claimed) -> str:
         route = self.catalogue.routes.get(claimed.route)
         return self.catalogue.digests(route, sender=claimed.kept.message.system) if route is not None else ""
+
+
+def in_flights(
+    batch: Sequence[Claimed],
+    fly: Callable[[Sequence[Claimed]], Sequence[Ended]],
+    give_back: Callable[[Claimed], Ended],
+    *,
+    shift: Shift,
+    budget: timedelta = BUDGET,
+) -> list[Ended]:
+    """As `in_lane_order`, for a step that takes several at once: of each lane one at a time.
+
+    What is in one flight may end in any order, so nothing of a lane starts before what stands before it ended well.
+    """
+    ended: list[Ended] = []
+    lanes: dict[LaneKey | int, deque[Claimed]] = {}
+    for claimed in batch:
+        lanes.setdefault(claimed.lane or claimed.id, deque()).append(claimed)
+    deadline = shift.clock() + budget
+    while lanes and not shift.stop.is_set() and shift.clock() <= deadline and shift.still_alive():
+        for lane, result in zip(list(lanes), fly([waiting.popleft() for waiting in lanes.values()]), strict=True):
+            ended.append(result)
+            if result.settled.outcome.event is not Event.SUCCEED:
+                ended += map(give_back, lanes.pop(lane))
+            elif not lanes[lane]:
+                del lanes[lane]
+    return ended + [give_back(claimed) for waiting in lanes.values() for claimed in waiting]
 
 
 def in_lane_order(

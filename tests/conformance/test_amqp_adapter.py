@@ -12,6 +12,7 @@ import httpx
 import pytest
 from amqp import Connection
 
+from bus.broker.node_files import MAX_MESSAGE_BYTES
 from bus.connectors import amqp_line
 from bus.connectors.amqp import AmqpAdapter
 from bus.errors import (
@@ -317,6 +318,71 @@ def test_a_connection_that_was_cut_while_idle_costs_nothing(
 
     adapter.close()
     assert [subscriber.take().properties["message_id"] for _ in range(2)] == ["m-1", "m-2"]
+
+
+# --- several in one go ------------------------------------------------------------------------------------------------
+
+
+def parcels(*messages: Message) -> list[Parcel]:
+    return [Parcel(message=message, key=f"key of {message.id}") for message in messages]
+
+
+def test_several_arrive_in_their_order_and_each_has_its_own_confirm(
+    subscriber: Subscriber, adapter: AmqpAdapter
+) -> None:
+    answers = adapter.send_many(parcels(*(a_message(id=f"m-{number}") for number in range(200))))
+
+    received = [subscriber.take() for _ in range(200)]
+    assert [each.properties["message_id"] for each in received] == [f"m-{number}" for number in range(200)]
+    assert [isinstance(answer, Answer) and answer.exchange.received for answer in answers] == [b"basic.ack"] * 200
+
+
+def test_of_several_only_those_fail_that_would_fail_alone(subscriber: Subscriber, adapter: AmqpAdapter) -> None:
+    answers = adapter.send_many(
+        parcels(
+            a_message(id="m-1"),
+            a_message(id="m-2", site="P900"),
+            a_message(id="i" * 256),
+            a_message(id="m-3"),
+            a_message(id="m-4", site="P901"),
+        )
+    )
+
+    assert [each.cause if isinstance(each, DeliveryFailure) else "" for each in answers] == [
+        "",
+        "target.unroutable",
+        "request.invalid",
+        "",
+        "target.unroutable",
+    ]
+    assert [subscriber.take().properties["message_id"] for _ in range(2)] == ["m-1", "m-3"]
+    assert subscriber.take() is None
+
+
+def test_one_that_ends_the_channel_takes_no_neighbour_with_it(subscriber: Subscriber, adapter: AmqpAdapter) -> None:
+    too_large = a_message(id="m-2", body=b" " * (MAX_MESSAGE_BYTES + 1))
+
+    answers = adapter.send_many(parcels(a_message(id="m-1"), too_large, a_message(id="m-3")))
+
+    assert [each.cause if isinstance(each, DeliveryFailure) else "" for each in answers] == ["", "target.refused", ""]
+    received = [each.properties["message_id"] for each in iter(subscriber.take, None)]
+    assert sorted(set(received)) == ["m-1", "m-3"]
+
+
+def test_of_several_each_is_unknown_whose_confirm_was_lost(
+    subscriber: Subscriber, vhost: Vhost, secret: SecretShelf, proxy: CuttingProxy
+) -> None:
+    adapter = an_adapter(vhost, secret, server=proxy.address)
+    send(adapter)
+    proxy.lose_the_next_answer()
+
+    answers = adapter.send_many(parcels(*(a_message(id=f"m-{number}") for number in range(5))))
+
+    adapter.close()
+    lost = [each for each in answers if isinstance(each, OutcomeUnknown)]
+    assert lost
+    assert {each.cause for each in lost} == {"outcome.connection-cut"}
+    assert all(isinstance(each, OutcomeUnknown | Answer) for each in answers)
 
 
 # --- checks and configuration -----------------------------------------------------------------------------------------
