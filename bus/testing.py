@@ -12,7 +12,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -109,6 +109,20 @@ class ScriptedEndpoint:
     def received(self) -> list[bytes]:
         """The bodies it booked, in order."""
         return [parcel.message.body for parcel in self.booked]
+
+
+@dataclass
+class ScriptedMany(ScriptedEndpoint):
+    """As ScriptedEndpoint, several at once: what is sent together is booked backwards."""
+
+    def send_many(self, parcels: Sequence[Parcel]) -> list[Answer | DeliveryFailure]:
+        answers: list[Answer | DeliveryFailure] = []
+        for parcel in reversed(parcels):
+            try:
+                answers.append(self.send(parcel))
+            except DeliveryFailure as error:
+                answers.append(error)
+        return answers[::-1]
 
 
 class DirectBus:

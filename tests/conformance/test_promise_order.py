@@ -18,7 +18,7 @@ from bus.model.transformer import TransformContext, transformer
 from bus.pipeline.replay import replay
 from bus.store import tables as t
 from bus.store.sqlstore import SqlStore
-from bus.testing import ScriptedEndpoint
+from bus.testing import ScriptedEndpoint, ScriptedMany
 from tests.conformance.books import discrepancies, rows, states, steps
 from tests.conformance.stages import PLAIN, SEND, TEST, a_bus, claim, failing, now_due
 from tests.small_project import TO_BUS, TO_TARGET, a_native_step, a_step, endpoint, make_canonical
@@ -27,8 +27,9 @@ SECOND = timedelta(seconds=1)
 TRANSFORM = "transform.transaction"
 
 
-def test_promise_4_order_is_that_of_acceptance(store: SqlStore) -> None:
-    target = ScriptedEndpoint()
+@pytest.mark.parametrize("endpoint_kind", [ScriptedEndpoint, ScriptedMany])
+def test_promise_4_order_is_that_of_acceptance(store: SqlStore, endpoint_kind: type[ScriptedEndpoint]) -> None:
+    target = endpoint_kind()
     bus = a_bus(store, adapters={"target": target})
 
     bus.receive(*(a_step(order, step) for step in range(10, 13) for order in "ba"))
@@ -38,9 +39,12 @@ def test_promise_4_order_is_that_of_acceptance(store: SqlStore) -> None:
     assert steps(target.received, "a") == steps(target.received, "b") == [10, 11, 12, 1, 2, 3]
 
 
+@pytest.mark.parametrize("endpoint_kind", [ScriptedEndpoint, ScriptedMany])
 @pytest.mark.parametrize("kind", [TransientFailure, OutcomeUnknown, EndpointDown])
-def test_promise_4_order_survives_failures(store: SqlStore, kind: type[DeliveryFailure]) -> None:
-    target = ScriptedEndpoint(script={"order:a": ["ok", failing(kind), "ok", failing(kind)]})
+def test_promise_4_order_survives_failures(
+    store: SqlStore, kind: type[DeliveryFailure], endpoint_kind: type[ScriptedEndpoint]
+) -> None:
+    target = endpoint_kind(script={"order:a": ["ok", failing(kind), "ok", failing(kind)]})
     bus = a_bus(store, adapters={"target": target})
     bus.receive(*(a_step(order, step) for step in range(10, 14) for order in "ab"))
 
