@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from amqp import Connection, Message, spec
 
-BATCH = 256
-"""Messages handled together: larger ones were no faster."""
+BATCH = 512
+"""Messages handled together: with half and with twice as many it was no faster."""
 _LOOK = 0.001  # seconds
 _TICK = 0.5  # seconds
 

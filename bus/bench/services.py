@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
@@ -159,6 +161,11 @@ class Services:
         node = self._stack.enter_context(PrivateNode(self._folder / "rabbitmq", definitions=definitions))
         self._stack.callback(node.kill)  # nothing in it is needed any more, and a clean stop takes seconds
         return node
+
+
+def unwind_on_sigterm() -> None:
+    """Let SIGTERM (of `timeout`, say) end this process as Ctrl-C does: what it started is ended and removed first."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _checked(url: str) -> str:

@@ -46,8 +46,9 @@ def bench(
     meanwhile.
     """
     from bus.bench.comparison import QUICK, THOROUGH, benchmarks, report
-    from bus.bench.services import Services
+    from bus.bench.services import Services, unwind_on_sigterm
 
+    unwind_on_sigterm()
     work = desk()
     plan = QUICK if quick else THOROUGH
     if rounds:

@@ -22,7 +22,7 @@ from bus.bench.frame import Benchmark, Finding, run
 from bus.bench.job import order
 from bus.bench.machine import machine, versions
 from bus.bench.report import Report
-from bus.bench.services import Services
+from bus.bench.services import Services, unwind_on_sigterm
 from tests.benchmarks import comparison, event_flood, sizes
 from tests.benchmarks.wanted import Wanted
 
@@ -65,6 +65,7 @@ def main() -> None:
     asked = parser.parse_args()
     if unknown := set(asked.parts) - PARTS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
+    unwind_on_sigterm()
     tell = Progress(Console(file=sys.stderr, highlight=False))
     found = measure(asked.parts or [*PARTS], Wanted(rounds=asked.rounds), postgresql=asked.postgresql, tell=tell)
     if asked.results:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
+
+from bus.bench.ledger import ACCEPT, RECORD, Ledger
+from tests.system.running_bus import until
 
 PEERS = {"celery": "celery", "faststream": "faststream", "handwritten": "pydantic"}
 """Contender → what it needs of the extra `bench`."""
@@ -61,3 +67,28 @@ def _bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         timeout=110,
         check=False,
     )
+
+
+def test_orders_that_are_missing_from_the_peers_records_are_named(pg_database: str) -> None:
+    url = pg_database.replace("postgresql+psycopg://", "postgresql://", 1)
+    with closing(Ledger(url)) as ledger, psycopg.connect(url, autocommit=True) as connection:
+        ledger.create()
+        for number in ("1", "2"):
+            connection.execute(ACCEPT, (number, "P1", f"order:{number}", b"{}", "orders-to-mes-p1"))
+            connection.execute(RECORD, (number, "transformed", b"{}"))
+        connection.execute(RECORD, ("1", "sent", None))
+
+        assert ledger.ends() == 1
+        assert ledger.complaint(2) == "of 2 orders 1 sent"
+        connection.execute(RECORD, ("2", "sent", None))
+        assert ledger.complaint(2) == ""
+
+
+def test_a_benchmark_that_is_ended_leaves_nothing_behind(tmp_path: Path, installed_rabbitmq: None) -> None:
+    words = [sys.executable, "-m", "bus", "bench", "--quick", "--only", "limit"]
+    with subprocess.Popen(words, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}) as process:
+        assert until(lambda: any(tmp_path.glob("plantbus-bench-*/stage-0/send.log")))
+        process.terminate()
+
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
