@@ -27,6 +27,9 @@ _WARNINGS = (
     "not put",
 )
 
+_ORDINARY = frozenset({"message accepted", "delivery transformed", "delivery succeed"})
+"""What happens to every message that goes well: the store tells it, a log of it would hide all else."""
+
 
 class LogTelemetry:
     """The port Telemetry over loguru; `process` names the process in every line."""
@@ -35,7 +38,10 @@ class LogTelemetry:
         self._log = logger.bind(process=process)
 
     def event(self, name: str, **fields: object) -> None:
-        level = "WARNING" if any(word in name for word in _WARNINGS) else "INFO"
+        if name in _ORDINARY:
+            level = "DEBUG"
+        else:
+            level = "WARNING" if any(word in name for word in _WARNINGS) else "INFO"
         told = {key: value for key, value in fields.items() if value not in ("", None)}
         self._log.bind(**told).log(level, "{}", name)
 
