@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from amqp import Connection, Message, spec
 
 BATCH = 512
-"""Messages handled together: with half and with twice as many it was no faster."""
+"""Messages handled together; of 256, 512 and 1024 none was faster in every run."""
 _LOOK = 0.001  # seconds
 _TICK = 0.5  # seconds
 

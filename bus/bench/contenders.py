@@ -36,9 +36,9 @@ ROLES = ("router", "worker", "relay")
 
 CORES = len(os.sched_getaffinity(0))
 CELERY_PROCESSES = 3 * CORES
-"""A task mostly waits for a commit and a confirm: on two cores six processes were faster than two or four."""
+"""A task mostly waits for commits and confirms: six were faster than two or four on two idle cores, not on busy ones."""
 FASTSTREAM_PROCESSES = CORES
-"""Its loop is busy, not waiting: on two cores two processes were faster than one."""
+"""Its loop is busy, not waiting: two were faster than one on two cores that had other work as well."""
 _LOOK = 0.02  # seconds
 _MORE = timedelta(seconds=15)
 
