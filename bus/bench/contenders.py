@@ -36,7 +36,7 @@ ROLES = ("router", "worker", "relay")
 
 CORES = len(os.sched_getaffinity(0))
 CELERY_PROCESSES = 3 * CORES
-"""A task mostly waits for commits and confirms: six were faster than two or four on two idle cores, not on busy ones."""
+"""A task mostly waits for commits and confirms: on two idle cores six beat two and four, on busy ones not."""
 FASTSTREAM_PROCESSES = CORES
 """Its loop is busy, not waiting: two were faster than one on two cores that had other work as well."""
 _LOOK = 0.02  # seconds
