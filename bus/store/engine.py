@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -34,6 +35,12 @@ _AWAY = ("08", "25", "40", "53", "55", "57", "58", "XX")
 _OLD_TABLES = ("42P01", "42703", "3F000")  # no such table, column, schema
 _SQLITE_LASTS = ("no such column", "has no column", "syntax error", "readonly database")
 """OperationalErrors of SQLite that waiting does not mend, by their text: most share its code 1."""
+
+
+URGENT_FOR = 0.25  # seconds after its last write that somebody who is not of the background counts as at work
+STEP_BACK = 3.0
+"""While others are at work the background pauses after each transaction, for this many times as long as it took."""
+LONGEST_STEP_BACK = 0.25  # seconds
 
 
 class Database:
@@ -168,13 +175,48 @@ def _writer_gate(database: Path, *, background: bool) -> Iterator[None]:
     Whoever holds `gate` is next; it takes `writer` and opens the gate behind itself. SQLite's own busy handler
     sleeps and guesses: under load some writers wait half a second while others go twice.
     """
+    gate, writer, behind, urgent = (
+        database.with_name(f"{database.name}-{name}") for name in ("gate", "writer", "background", "urgent")
+    )
+    if not background:
+        _touch(urgent)
+        with _next_writer(gate, writer):
+            yield
+        return
+    with _locked(behind):
+        with _next_writer(gate, writer):
+            began = time.monotonic()
+            yield
+        if _age(urgent) < URGENT_FOR:
+            # Still holding the lock of the background: while others are at work it leaves them most of the machine.
+            time.sleep(min((time.monotonic() - began) * STEP_BACK, LONGEST_STEP_BACK))
+
+
+@contextmanager
+def _next_writer(gate: Path, writer: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
-        if background:
-            held.enter_context(_locked(database.with_name(database.name + "-background")))
-        open_gate = held.enter_context(_locked(database.with_name(database.name + "-gate")))
-        held.enter_context(_locked(database.with_name(database.name + "-writer")))
+        open_gate = held.enter_context(_locked(gate))
+        held.enter_context(_locked(writer))
         open_gate()
         yield
+
+
+def _touch(path: Path) -> None:
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):  # whoever opens the database next says what is wrong with its folder
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return  # without it the background steps back less
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was touched."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return URGENT_FOR
 
 
 @contextmanager

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from alembic.autogenerate import compare_metadata
@@ -309,3 +312,36 @@ def test_the_migrations_make_exactly_the_tables_that_are_declared(store: SqlStor
         differences = compare_metadata(context, t.metadata)
 
     assert differences == []
+
+
+def test_whoever_is_not_of_the_background_waits_for_one_of_its_transactions_at_most(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/bus.db"
+    first, second = (Database(address, background=True) for _ in range(2))
+    urgent = Database(address)
+    order: list[str] = []
+
+    def write(name: str, database: Database) -> None:
+        with database.write():
+            order.append(name)
+
+    threads = [threading.Thread(target=write, args=named) for named in (("second", second), ("urgent", urgent))]
+    with first.write():
+        order.append("first")
+        threads[0].start()
+        time.sleep(0.1)  # it queues up; nothing tells when
+        threads[1].start()
+        while _is_free(tmp_path / "bus.db-gate"):  # the urgent one stands there, and no other can
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+
+    assert order == ["first", "urgent", "second"]
+
+
+def _is_free(lock: Path) -> bool:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
