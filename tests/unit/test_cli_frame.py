@@ -245,7 +245,7 @@ def test_a_reader_that_goes_away_is_no_traceback(plant: Plant) -> None:
 
 WORDS = st.sampled_from(
     sorted(
-        {word for words in leaves(bus) for word in words} - {"run", "router", "worker", "relay"}
+        {word for words in leaves(bus) for word in words} - {"run", "router", "worker", "relay", "bench"}
         | {
             "-o",
             "json",
