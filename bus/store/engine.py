@@ -67,6 +67,7 @@ class Database:
                 pool_size=pool_size,
                 max_overflow=pool_size,
                 pool_timeout=10,
+                pool_pre_ping=True,
                 isolation_level="READ COMMITTED",
                 connect_args={"options": "-c jit=off -c timezone=UTC", "connect_timeout": 5},
             )

@@ -46,11 +46,11 @@ def test_the_quick_benchmark_measures_everything_and_loses_nothing(tmp_path: Pat
 def test_a_database_that_cannot_be_reached_is_said_in_a_sentence(tmp_path: Path, installed_rabbitmq: None) -> None:
     nowhere = "postgresql://somebody:secret@127.0.0.1:1/nowhere"
 
-    done = _bench(tmp_path, "--quick", "--seconds", "0.5", "--only", "handwritten", "--postgresql", nowhere)
+    done = _bench(tmp_path, "--quick", "--seconds", "0.5", "--only", "pipeline.postgresql", "--postgresql", nowhere)
 
     assert done.returncode == 2
-    assert json.loads(done.stdout)["peers"]["handwritten"] is None
-    assert "handwritten: PostgreSQL as --postgresql names it: " in done.stderr
+    assert json.loads(done.stdout)["pipeline"]["postgresql"] is None
+    assert "pipeline.postgresql: PostgreSQL as --postgresql names it: " in done.stderr
     assert "secret" not in done.stdout + done.stderr
 
 
