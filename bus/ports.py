@@ -445,3 +445,6 @@ class MessageStore(Protocol):
 
     def fold_totals(self) -> None:
         """Replace the deltas of each total by their sum; what is counted meanwhile is not lost."""
+
+    def checkpoint(self) -> None:
+        """Move what was committed to where it stays, beside the writers; call it about once a second."""

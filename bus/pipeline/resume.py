@@ -126,6 +126,7 @@ class Relay:
         for worker in sorted(self.store.workers_without_lease()):
             self._bury(worker, "it holds deliveries and no lease")
         self.store.fold_totals()
+        self.store.checkpoint()
 
     def _bury(self, worker: str, reason: str) -> None:
         queues = self.store.bury_worker(worker, actor=Actor(name=self.name, reason=reason))

@@ -140,6 +140,9 @@ class SqlStore:
     def fold_totals(self) -> None:
         relay.fold_totals(self.database)
 
+    def checkpoint(self) -> None:
+        self.database.checkpoint()
+
     def beat(self, name: str, holder: str) -> bool:
         return leases.beat(self.database, name, holder)
 

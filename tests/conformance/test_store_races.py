@@ -345,3 +345,17 @@ def _is_free(lock: Path) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+def test_a_checkpoint_moves_what_was_committed_into_the_file(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/bus.db")
+    upgrade(database)
+    with database.write() as connection:
+        connection.execute(t.total.insert().values(measure="moved", route="", amount=1))
+
+    database.checkpoint()
+
+    alone = tmp_path / "alone.db"
+    alone.write_bytes((tmp_path / "bus.db").read_bytes())  # without the log beside it
+    with Database(f"sqlite:///{alone}").read() as connection:
+        assert [row.measure for row in connection.execute(t.total.select())] == ["moved"]
