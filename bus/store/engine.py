@@ -38,9 +38,9 @@ _SQLITE_LASTS = ("no such column", "has no column", "syntax error", "readonly da
 
 
 URGENT_FOR = 0.25  # seconds after its last write that somebody who is not of the background counts as at work
-STEP_BACK = 3.0
+STEP_BACK = 6.0
 """While others are at work the background pauses after each transaction, for this many times as long as it took."""
-LONGEST_STEP_BACK = 0.25  # seconds
+LONGEST_STEP_BACK = 0.5  # seconds
 
 
 LONGEST_LOG = 16_384
