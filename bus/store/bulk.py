@@ -74,7 +74,7 @@ class Listed(TypeDecorator[Sequence[Any]]):
     impl = Text
     cache_ok = True
 
-    def __init__(self, item: type[TypeEngine[Any]] = BigInteger) -> None:
+    def __init__(self, item: TypeEngine[Any] | type[TypeEngine[Any]] = BigInteger) -> None:
         super().__init__()
         self.item = item
 
@@ -108,13 +108,12 @@ def _is_in_json(element: one_of, compiler: SQLCompiler, **options: Any) -> str:
     return f"{column} IN (SELECT value FROM json_each({listed}))"  # noqa: S608  # both parts are the compiler's
 
 
-def from_lists(table: Table, **lists: type[TypeEngine[Any]]) -> Any:
-    """PostgreSQL: an insert of as many rows as the lists, parameters of these names, are long; in their order."""
-    names = [*lists, "nth"]
-    unnested = func.unnest(*(bindparam(name, type_=Listed(item)) for name, item in lists.items()))
-    each = unnested.table_valued(*lists, with_ordinality="nth", name="each").render_derived(name="each")
-    rows = select(*(each.c[name] for name in names[:-1])).order_by(each.c.nth)
-    return postgresql_insert(table).from_select(list(lists), rows)
+def from_lists(table: Table, *names: str) -> Any:
+    """PostgreSQL: an insert of as many rows as the lists, parameters named as these columns, are long, in order."""
+    unnested = func.unnest(*(bindparam(name, type_=Listed(table.c[name].type)) for name in names))
+    each = unnested.table_valued(*names, with_ordinality="nth", name="each").render_derived(name="each")
+    rows = select(*(each.c[name] for name in names)).order_by(each.c.nth)
+    return postgresql_insert(table).from_select(list(names), rows)
 
 
 def as_lists(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

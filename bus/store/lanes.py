@@ -12,7 +12,6 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
-    Text,
     bindparam,
     case,
     func,
@@ -125,7 +124,7 @@ def _lock_lanes(*, is_sqlite: bool) -> Any:
     if is_sqlite:
         statement = insert_into(t.lane, is_sqlite=True)
     else:
-        statement = from_lists(t.lane, destination=Text, key=Text, tail=BigInteger)
+        statement = from_lists(t.lane, "destination", "key", "tail")
     return statement.on_conflict_do_update(
         index_elements=["destination", "key"], set_={"tail": t.lane.c.tail + statement.excluded.tail}
     ).returning(t.lane.c.id, t.lane.c.destination, t.lane.c.key, t.lane.c.tail)

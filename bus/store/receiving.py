@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import DateTime, LargeBinary, Text, bindparam, select
+from sqlalchemy import Text, bindparam, select
 
 from bus.model import ledger
 from bus.model.message import Message
@@ -28,7 +28,7 @@ def _take_each(*, is_sqlite: bool) -> Any:
     if is_sqlite:
         statement = insert_into(t.message_key, is_sqlite=True)
     else:
-        statement = from_lists(t.message_key, system=Text, message_id=Text, digest=LargeBinary, at=DateTime)
+        statement = from_lists(t.message_key, "system", "message_id", "digest", "at")
     return statement.on_conflict_do_nothing().returning(_KEY.system, _KEY.message_id)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import random
 import subprocess
@@ -333,23 +332,22 @@ def test_whoever_is_not_of_the_background_waits_for_one_of_its_transactions_at_m
     with first.write():
         order.append("first")
         threads[0].start()
-        time.sleep(0.1)  # it queues up; nothing tells when
+        _until_somebody_waits_for(tmp_path / "bus.db-background")
         threads[1].start()
-        while _is_free(tmp_path / "bus.db-gate"):  # the urgent one stands there, and no other can
-            time.sleep(0.01)
+        _until_somebody_waits_for(tmp_path / "bus.db-writer")
     for thread in threads:
         thread.join()
 
     assert order == ["first", "urgent", "second"]
 
 
-def _is_free(lock: Path) -> bool:
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+def _until_somebody_waits_for(lock: Path) -> None:
+    """The kernel lists who waits for a lock, and tells nobody when somebody begins to."""
+    give_up_at = time.monotonic() + 30
+    number = f":{lock.stat().st_ino} "
+    while not any("->" in line and number in line for line in Path("/proc/locks").read_text().splitlines()):
+        assert time.monotonic() < give_up_at, lock
+        time.sleep(0.01)
 
 
 def test_a_checkpoint_moves_what_was_committed_into_the_file(tmp_path: Path) -> None:
