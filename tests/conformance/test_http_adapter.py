@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from collections.abc import Mapping
+from datetime import timedelta
 
 import pytest
 
@@ -13,7 +14,7 @@ from bus.connectors.http_adapter import HttpAdapter, http_adapter
 from bus.connectors.http_network import _GuardedStream
 from bus.errors import ConfigurationError, DeliveryFailure, OutcomeUnknown, PermanentFailure, TransientFailure
 from bus.ports import Adapter, Checking, Parcel
-from tests.conformance.adapters import KEY, HttpAdapterConformance, SecretShelf, a_message, an_endpoint
+from tests.conformance.adapters import AMPLE, KEY, HttpAdapterConformance, SecretShelf, a_message, an_endpoint
 from tests.conformance.scripted_server import Answer, AnswerThenReset, Raw, ScriptedServer
 
 
@@ -23,10 +24,13 @@ class TestHttpAdapterWithBasicLogin(HttpAdapterConformance):
     unreadable_bodies = (b"", b"<ok/>", b'{"job": 1}', b'{"jobId": ""}', b'{"jobId": {}}', b'{"jobId"', b"[" * 100_000)
     sends_key = True
 
-    def make(self, address: str, *, secret: SecretShelf, options: Mapping[str, object]) -> Adapter:
+    def make(
+        self, address: str, *, secret: SecretShelf, options: Mapping[str, object], timeout: timedelta = AMPLE
+    ) -> Adapter:
         login = {"user": "bus", "password": "env:X", "check": "/health", "document": "jobId"}
         words = {"error_code": "error.code", "error_text": "error.text", "remembers_keys": True}
-        return http_adapter(an_endpoint(address, adapter="http", options={**login, **words, **options}), secret=secret)
+        options = {**login, **words, **options}
+        return http_adapter(an_endpoint(address, adapter="http", options=options, timeout=timeout), secret=secret)
 
     def refusal(self, status: int, *, code: str, text: str) -> Answer:
         return Answer(status, f'{{"error": {{"code": "{code}", "text": "{text}"}}}}'.encode())
@@ -38,9 +42,12 @@ class TestHttpAdapterWithToken(HttpAdapterConformance):
     unreadable_bodies = (b"",)
     sends_key = True
 
-    def make(self, address: str, *, secret: SecretShelf, options: Mapping[str, object]) -> Adapter:
+    def make(
+        self, address: str, *, secret: SecretShelf, options: Mapping[str, object], timeout: timedelta = AMPLE
+    ) -> Adapter:
         fixed = {"token": "env:X", "check": "/health", "document_header": "Location"}
-        return http_adapter(an_endpoint(address, adapter="http", options={**fixed, **options}), secret=secret)
+        options = {**fixed, **options}
+        return http_adapter(an_endpoint(address, adapter="http", options=options, timeout=timeout), secret=secret)
 
     def test_a_cut_in_the_middle_of_a_2xx_leaves_the_outcome_unknown(
         self, server: ScriptedServer, adapter: Adapter

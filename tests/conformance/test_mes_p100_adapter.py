@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 from adapters.mes_p100 import MesP100
 from bus.errors import PermanentFailure
 from bus.model.message import Message
 from bus.ports import Adapter
-from tests.conformance.adapters import HttpAdapterConformance, SecretShelf, a_message, an_endpoint
+from tests.conformance.adapters import AMPLE, HttpAdapterConformance, SecretShelf, a_message, an_endpoint
 from tests.conformance.scripted_server import Answer, ScriptedServer
 
 
@@ -28,8 +29,12 @@ class TestMesP100(HttpAdapterConformance):
     unreadable_bodies = (b"", b"{}", acknowledgement(job=""), acknowledgement()[:-5], b"<!DOCTYPE a><a/>", b"<html/>")
     sends_key = True
 
-    def make(self, address: str, *, secret: SecretShelf, options: Mapping[str, object]) -> Adapter:
-        endpoint = an_endpoint(address, adapter="mes_p100:MesP100", options={"token": "env:X", **options})
+    def make(
+        self, address: str, *, secret: SecretShelf, options: Mapping[str, object], timeout: timedelta = AMPLE
+    ) -> Adapter:
+        endpoint = an_endpoint(
+            address, adapter="mes_p100:MesP100", options={"token": "env:X", **options}, timeout=timeout
+        )
         return MesP100(endpoint, secret=secret)
 
     def message(self) -> Message:

@@ -15,9 +15,8 @@ from bus.errors import DeliveryFailure, EndpointDown, OutcomeUnknown, PermanentF
 from bus.model.message import Message
 from bus.ports import Adapter, Finding, Parcel, Probing, Verdict
 from tests.conformance.adapters import (
+    AMPLE,
     KEY,
-    MARGIN,
-    TIMEOUT,
     HttpAdapterConformance,
     SecretShelf,
     a_message,
@@ -60,9 +59,13 @@ class TestSapAdapter(HttpAdapterConformance):
     )
     sends_key = False
 
-    def make(self, address: str, *, secret: SecretShelf, options: Mapping[str, object]) -> SapOData:
+    def make(
+        self, address: str, *, secret: SecretShelf, options: Mapping[str, object], timeout: timedelta = AMPLE
+    ) -> SapOData:
         login = {"user": "PLANTBUS", "password": "env:X"}
-        endpoint = an_endpoint(address, adapter="sap:SapOData", options={**login, **options}, system="erp")
+        endpoint = an_endpoint(
+            address, adapter="sap:SapOData", options={**login, **options}, system="erp", timeout=timeout
+        )
         return SapOData(endpoint, secret=secret)
 
     def message(self) -> Message:
@@ -173,7 +176,6 @@ class TestSapAdapter(HttpAdapterConformance):
     @pytest.mark.parametrize(
         ("step", "cause"),
         [
-            (Silence(), "endpoint.no-answer"),
             (Close(), "endpoint.no-answer"),
             (Raw(TOKEN.wire()[:-2]), "endpoint.no-answer"),
             (Answer(500), "endpoint.check-refused"),
@@ -194,6 +196,17 @@ class TestSapAdapter(HttpAdapterConformance):
         assert failure.cause == cause
         assert server.received("POST") == []
 
+    def test_a_token_that_does_not_come_in_time_holds_the_endpoint(
+        self, server: ScriptedServer, brief: Adapter
+    ) -> None:
+        server.play("GET", Silence())
+
+        failure = self.failure(brief)
+
+        assert isinstance(failure, EndpointDown)
+        assert failure.cause == "endpoint.no-answer"
+        assert server.received("POST") == []
+
     def test_a_busy_gateway_is_tried_again_later(self, server: ScriptedServer, adapter: Adapter) -> None:
         server.play("GET", Answer(503, headers={"Retry-After": "7"}))
 
@@ -203,13 +216,13 @@ class TestSapAdapter(HttpAdapterConformance):
         assert failure.retry_after == timedelta(seconds=7)
 
     def test_threads_behind_a_token_that_does_not_come_end_in_time(
-        self, server: ScriptedServer, adapter: Adapter
+        self, server: ScriptedServer, brief: Adapter
     ) -> None:
         server.play("GET", Silence())
 
         with ThreadPoolExecutor(4) as threads:
-            failures = [each.result(TIMEOUT.total_seconds() * 2 + MARGIN) for each in
-                        [threads.submit(self.failure, adapter) for _ in range(4)]]  # fmt: skip
+            waiting = [threads.submit(self.failure, brief) for _ in range(4)]
+            failures = [each.result(AMPLE.total_seconds()) for each in waiting]
 
         assert all(isinstance(each, EndpointDown | TransientFailure) for each in failures)
         assert server.received("POST") == []
@@ -261,12 +274,12 @@ class TestSapAdapter(HttpAdapterConformance):
         ],
     )
     def test_a_probe_without_a_clear_answer_says_neither_found_nor_absent(
-        self, server: ScriptedServer, adapter: Adapter, step: Answer
+        self, server: ScriptedServer, brief: Adapter, step: Answer
     ) -> None:
         server.play("GET", step)
 
         with pytest.raises(DeliveryFailure) as caught:
-            self.probe(adapter, a_confirmation())
+            self.probe(brief, a_confirmation())
 
         assert not isinstance(caught.value, OutcomeUnknown)
 
