@@ -18,6 +18,7 @@ from bus.broker.node import PrivateNode
 from bus.broker.passwords import hash_password
 from bus.connectors.amqp import AmqpAdapter
 from bus.connectors.http_adapter import http_adapter
+from bus.control.rehearse import absent_maps
 from bus.errors import ConfigurationError, NotAvailable
 from bus.model.secret import Secret
 from bus.model.system import Endpoint
@@ -209,7 +210,7 @@ def complaints_of(project: Project) -> tuple[str, ...]:
             _adapter_factory(endpoint)
         except ConfigurationError as error:
             found.append(str(error))
-    return tuple(found)
+    return tuple(found or absent_maps(project.catalogue))
 
 
 def require_sound(project: Project) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bus.bench.frame import BenchFailure
 from bus.workers import child as launcher
 
 DRAIN = 10.0
-"""Seconds they get to end by themselves."""
+"""Seconds they get, together, to end by themselves."""
 _STEP_LIMIT = 60.0
 
 
@@ -77,9 +78,10 @@ class Children:
         """Ask all of them to end, and kill what does not."""
         for process in self._running.values():
             process.terminate()
+        kill_at = time.monotonic() + DRAIN
         for process in self._running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(DRAIN)
+                process.wait(max(kill_at - time.monotonic(), 0))
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

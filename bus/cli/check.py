@@ -10,6 +10,8 @@ from rich.text import Text
 from bus.cli.desk import desk
 from bus.cli.frame import FOUND_BAD, OK, BusCommand
 from bus.cli.output import Column
+from bus.cli.texts import counted
+from bus.control.rehearse import absent_maps
 from bus.errors import ConfigurationError
 
 
@@ -21,6 +23,8 @@ def check() -> int:
     try:
         project = work.project
         complaints = [*project.complaints, *_adapter_complaints(project)]
+        if not complaints:
+            complaints = absent_maps(project.catalogue)
         catalogue = project.catalogue
         found = {
             "contracts": len(catalogue.contracts),
@@ -37,7 +41,7 @@ def check() -> int:
     else:
         work.out.items(rows, Column("Complaint", lambda row: row["complaint"]), empty="")
     if rows:
-        work.out.say(f"{len(rows)} complaints: the bus does not start with this project.")
+        work.out.say(f"{counted(len(rows), 'complaint')}: the bus does not start with this project.")
     return FOUND_BAD if rows else OK
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
-from bus.errors import DeliveryFailure, NotAllowed
+from bus.errors import DeliveryFailure, MessageInvalid, MessageRefused, NotAllowed
 from bus.model.catalogue import Catalogue
 from bus.model.envelope import Envelope, open_envelope
 from bus.model.message import BUS, Message, Opened, Outgoing, delivery_key, derived_id
 from bus.model.predicate import Explanation
 from bus.model.route import Route, types_of
+from bus.model.values import ABSENT
 from bus.pipeline.settle import Child
 from bus.pipeline.transform import make_child, run_transform
 
@@ -73,6 +75,33 @@ def _open_unsent(body: bytes, type_name: str, sender: Sender, catalogue: Catalog
         correlation_id=number,
     )
     return Opened(message, document)
+
+
+# --- value maps ------------------------------------------------------------------------------------------------------
+
+
+def absent_maps(catalogue: Catalogue) -> list[str]:
+    """Value maps that no file has and that a contract's own example needs, each with its route.
+
+    Every example is rehearsed as sent by each system that may publish it, from each of its sites.
+    """
+    found: dict[str, None] = {}
+    for opened in _examples(catalogue):
+        for step in rehearse(opened, catalogue).failures():
+            if step.failure.startswith(ABSENT):
+                found[f"route {step.route.name}: {step.failure}"] = None
+    return list(found)
+
+
+def _examples(catalogue: Catalogue) -> Iterator[Opened]:
+    for system in catalogue.systems.values():
+        for contract in map(catalogue.contracts.of, system.publishes):
+            for body, site in product(contract.examples, system.sites):
+                sender = Sender(system=system.name, site=site)
+                try:
+                    yield open_file(body, contract.type, sender, catalogue, max_bytes=len(body))
+                except (MessageInvalid, MessageRefused):  # an example that is wrong, or says another site itself
+                    continue
 
 
 # --- explain ---------------------------------------------------------------------------------------------------------

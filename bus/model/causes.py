@@ -77,6 +77,7 @@ REMEDIES: dict[str, str] = {
     "transformer": "Correct the transformer with the message as its test, then replay.",
     "transformer.raised": "Correct the transformer with the message as its test, then replay.",
     "transformer.output-invalid": "Correct the transformer: what it made violates its contract; then replay.",
+    "value-map.absent": "Make the map in the partner's values.toml below transformers/, then replay.",
     "value-map.missing": "Add the value named to the partner's value map, then replay.",
     "worker": "Look at the worker's log around the time of the attempt.",
     "worker.killed": "Look at what ended the worker three times (memory, a crash in a library), then replay.",

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from bus.errors import ConfigurationError, PermanentFailure
 from bus.model.message import digest_of
 
+ABSENT = "value-map.absent"
+"""The cause where a transformer asks for a map that nobody made."""
+
 
 @dataclass(frozen=True)
 class ValueMap:
@@ -63,14 +66,15 @@ class ValueMaps:
         """A map by name.
 
         Raises:
-            PermanentFailure: value-map.missing, when the partner has no such map.
+            PermanentFailure: value-map.absent, when the partner has no such map.
         """
         try:
             return self.maps[name]
         except KeyError:
+            known = f"knows only {', '.join(self.maps)}" if self.maps else "does not exist yet"
             raise PermanentFailure(
-                "value-map.missing",
-                f"partner {self.partner!r} has no map {name!r}; it has: {', '.join(self.maps) or 'none'}",
+                ABSENT,
+                f'no value map [{name}]: the transformers/…/values.toml with partner = "{self.partner}" {known}',
             ) from None
 
     @property

@@ -99,7 +99,7 @@ def run_transform(
 
     Raises:
         PermanentFailure: predicate.not-met, key.missing, transformer.raised, transformer.output-invalid,
-            value-map.missing.
+            value-map.missing, value-map.absent.
     """
     if check_predicate:
         _require_predicate(opened, route)

@@ -152,7 +152,7 @@ def _with_maps(bus: DirectBus) -> Catalogue:
         (_violate_contract, "transformer.output-invalid"),
         (_no_json, "transformer.output-invalid"),
         (_unmapped, "value-map.missing"),
-        (_no_map, "value-map.missing"),
+        (_no_map, "value-map.absent"),
     ],
 )
 def test_what_a_transformer_gets_wrong_kills_its_own_delivery_and_no_other(

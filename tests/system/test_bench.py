@@ -85,9 +85,11 @@ def test_orders_that_are_missing_from_the_peers_records_are_named(pg_database: s
 
 def test_a_benchmark_that_is_ended_leaves_nothing_behind(tmp_path: Path, installed_rabbitmq: None) -> None:
     words = [sys.executable, "-m", "bus", "bench", "--quick", "--only", "limit"]
-    with subprocess.Popen(words, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}) as process:
+    environ = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True) as process:
         assert until(lambda: any(tmp_path.glob("plantbus-bench-*/stage-0/send.log")))
         process.terminate()
 
-        assert process.wait(30) == 128 + signal.SIGTERM
-    assert list(tmp_path.iterdir()) == []
+        _, said = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert list(tmp_path.rglob("*")) == [], said

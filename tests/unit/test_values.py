@@ -42,12 +42,17 @@ def test_a_map_is_found_by_its_name() -> None:
     assert ValueMaps("mes-1", {"units": UNITS})["units"] is UNITS
 
 
-@pytest.mark.parametrize(("maps", "known"), [({}, "none"), ({"units": UNITS}, "units")])
-def test_a_map_that_the_partner_lacks_is_named_beside_those_it_has(maps: dict[str, ValueMap], known: str) -> None:
-    with pytest.raises(PermanentFailure, match=f"partner 'mes-1' has no map 'reasons'; it has: {known}") as e:
+@pytest.mark.parametrize(
+    ("maps", "known"), [({}, "does not exist yet"), ({"units": UNITS, "sites": UNITS}, "knows only units, sites")]
+)
+def test_a_map_that_the_partner_lacks_is_named_with_its_file(maps: dict[str, ValueMap], known: str) -> None:
+    with pytest.raises(PermanentFailure) as e:
         ValueMaps("mes-1", maps)["reasons"]
 
-    assert e.value.cause == "value-map.missing"
+    assert e.value.cause == "value-map.absent"
+    assert str(e.value).endswith(
+        f'no value map [reasons]: the transformers/…/values.toml with partner = "mes-1" {known}'
+    )
 
 
 def test_the_digest_follows_every_pair_and_version() -> None:
