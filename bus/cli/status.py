@@ -88,6 +88,7 @@ def _parts(found: Overview, endpoints: list[Any], work: Desk) -> Iterator[Render
             Column("Doubt", lambda r: r.in_doubt, right=True),
             Column("Discarded", lambda r: r.discarded, right=True, room=WIDE),
             Column("Open", lambda r: r.open, right=True),
+            Column("Measured", lambda r: r.latency.measured if r.latency else 0, right=True, room=WIDE),
             Column("p50", lambda r: _percentile(r.latency, "p50"), right=True, room=WIDE),
             Column("p99", lambda r: _percentile(r.latency, "p99"), right=True),
         )
@@ -95,6 +96,11 @@ def _parts(found: Overview, endpoints: list[Any], work: Desk) -> Iterator[Render
         yield Text(
             f"Accepted to delivered, the newest {counted(found.latency.measured, 'delivery')}: "
             f"p50 {duration(found.latency.p50)}, p99 {duration(found.latency.p99)}"
+        )
+        yield Text(
+            "  With every wait: for earlier ones of the key, retries, an endpoint that was down. "
+            "-: nothing lately, or the route leads back to the bus.",
+            style="dim",
         )
     yield from _wrong(found, endpoints)
     alive = [lease for lease in found.leases if _alive(lease, work)]
@@ -108,7 +114,7 @@ def _parts(found: Overview, endpoints: list[Any], work: Desk) -> Iterator[Render
 
 
 def _percentile(latency: Latency | None, name: str) -> str:
-    return duration(getattr(latency, name)) if latency is not None else ""
+    return duration(getattr(latency, name)) if latency is not None else "-"
 
 
 def _wrong(found: Overview, endpoints: list[Any]) -> Iterator[RenderableType]:

@@ -46,7 +46,10 @@ def require_current(database: Database) -> None:
         NotAvailable: with the command that mends it.
     """
     if database.is_sqlite and not database.path.exists():
-        raise NotAvailable(f"there is no store at {database.path} yet; make it with: bus store upgrade")
+        raise NotAvailable(
+            f"there is no store at {database.path}. One that exists elsewhere is named by BUS_STORE, or by `store` in "
+            "bus.toml (for a kept demo: . .demo/env); a new, empty one is made with: bus store upgrade"
+        )
     current, needed = revisions(database)
     if current != needed:
         raise NotAvailable(

@@ -20,6 +20,9 @@ DRAIN = 60.0
 DEATHS = 3
 """Times one of its processes may die before nothing can be expected of it."""
 
+LAST = 8
+"""Lines of its log that are told when it failed."""
+
 
 class BusRun:
     """`bus run`, in a session of its own, so that Ctrl-C does not reach it before the plant is done with."""
@@ -68,7 +71,7 @@ class BusRun:
             process.wait()
             raise PlantTrouble(f"bus run did not end within {DRAIN:g} s and was killed; see {self.log_path}") from error
         if code:
-            raise PlantTrouble(f"bus run ended with exit code {code}:\n{self._last_lines()}")
+            raise PlantTrouble(f"bus run ended with exit code {code}.\n{self._last_words()}")
 
     def wait(self) -> None:
         """Returns when it ended by itself."""
@@ -78,9 +81,9 @@ class BusRun:
     def trouble(self) -> str:
         """Why nothing can be expected of it any more; empty while it runs, and its processes stay alive."""
         if self._process is not None and self._process.poll() is not None:
-            return f"bus run ended with exit code {self._process.returncode}:\n{self._last_lines()}"
+            return f"bus run ended with exit code {self._process.returncode}.\n{self._last_words()}"
         again = [f"{child} died {many} times" for child, many in Counter(self.deaths()).items() if many >= DEATHS]
-        return f"{', '.join(again)}; the end of {self.log_path}:\n{self._last_lines()}" if again else ""
+        return f"{', '.join(again)}.\n{self._last_words()}" if again else ""
 
     def deaths(self) -> list[str]:
         """The names of its processes that died, once for each time."""
@@ -102,8 +105,11 @@ class BusRun:
                     self._children.append(json.loads(line))
         return [event for event in self._children if event["event"] == name]
 
-    def _last_lines(self) -> str:
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
+    def _last_words(self) -> str:
+        """The newest lines of its log that are no ordinary ones, and where all of them are."""
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        notable = [line for line in lines if not any(f'"level": "{level}"' in line for level in ("INFO", "DEBUG"))]
+        return "\n".join(["What it said last:", *(notable or lines)[-LAST:], f"All of it: {self.log_path}"])
 
 
 def command(*words: str) -> list[str]:

@@ -51,7 +51,7 @@ class Watch:
         seen = self.latest
         while not holds(seen):
             if why := self._trouble() or self._failure:
-                raise PlantTrouble(f"{what}: {why}")
+                raise PlantTrouble(f"{why}\nNot reached because of it: {what}.")
             if time.monotonic() > give_up_at:
                 raise PlantTrouble(f"not within {within:g} s: {what}; last seen: {seen}")
             seen = self._next(seen)
