@@ -32,8 +32,8 @@ from bus.broker.leftovers import run_dead_letters
 from bus.broker.router import BATCH as RECEIVED
 from bus.broker.router import run_router as run_router_loop
 from bus.errors import NotAvailable, StoreRefuses
-from bus.model.contract import MessageClass
 from bus.model.envelope import Envelope
+from bus.model.message_class import MessageClass
 from bus.model.route import types_of
 from bus.model.topology import DEAD, UNROUTED, queues_of
 from bus.pipeline.receive import receive

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bus.errors import ConfigurationError
-from bus.model.contract import MessageClass
+from bus.model.message_class import MessageClass
 from bus.model.system import NAME, Endpoint, Site, System
 from bus.pipeline.resume import LEASE
 

@@ -11,9 +11,10 @@ from datetime import timedelta
 from marshmallow import Schema, fields
 
 from bus.model.catalogue import Catalogue
-from bus.model.contract import Contract, Contracts, MessageClass, OrderingKey, without_leading_zeros
+from bus.model.contract import Contract, Contracts, OrderingKey, without_leading_zeros
 from bus.model.document import write_json
 from bus.model.message import BUS, Message, Opened, Outgoing
+from bus.model.message_class import MessageClass
 from bus.model.predicate import field, on
 from bus.model.retry import RetryPolicy
 from bus.model.route import Route, RouteTable

@@ -11,13 +11,14 @@ from bus.cli.desk import desk
 from bus.cli.frame import FOUND_BAD, OK, BusCommand
 from bus.cli.output import Column
 from bus.cli.texts import counted
-from bus.control.rehearse import absent_maps
 from bus.errors import ConfigurationError
 
 
 @click.command(cls=BusCommand)
 def check() -> int:
     """Check bus.toml, contracts, routes, transformers and adapters against each other; needs no broker and no store."""
+    from bus.control.rehearse import absent_maps
+
     work = desk()
     found: dict[str, int] = {}
     try:

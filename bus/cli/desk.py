@@ -35,7 +35,7 @@ class Desk:
     @cached_property
     def settings(self) -> Settings:
         """bus.toml alone, without importing the project."""
-        from bus.project import find_project
+        from bus.find_project import find_project
         from bus.settings import load_settings
 
         return load_settings(find_project(self.folder))

@@ -9,7 +9,7 @@ import rich_click as click
 
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusCommand
-from bus.model.contract import MessageClass
+from bus.model.message_class import MessageClass
 
 if TYPE_CHECKING:
     from bus.project import Project

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from bus.errors import ConfigurationError
-from bus.model.contract import Contracts, MessageClass
+from bus.model.contract import Contracts
 from bus.model.message import BUS
+from bus.model.message_class import MessageClass
 from bus.model.route import Route, RouteTable, types_of
 from bus.model.system import Endpoint, Site, System
 from bus.model.values import ValueMaps

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -15,6 +14,7 @@ from marshmallow import INCLUDE, Schema, ValidationError
 from bus.errors import ConfigurationError, MessageInvalid, Violation
 from bus.model.compiled import Undecided, compiled
 from bus.model.document import read_json
+from bus.model.message_class import MessageClass
 from bus.model.path import MISSING, value_at, values_at
 
 TYPE_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+(-[a-z0-9]+)*)+\.v[1-9][0-9]*")
@@ -24,13 +24,6 @@ MAX_VIOLATIONS = 100
 """Violations that are kept of one message."""
 
 SchemaClass = type[Schema]
-
-
-class MessageClass(StrEnum):
-    """Transactions and events have their own queues, routers and workers: a flood of one never delays the other."""
-
-    TRANSACTION = "transaction"
-    EVENT = "event"
 
 
 def same(text: str) -> str:

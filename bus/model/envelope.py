@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bus.errors import MessageInvalid, MessageRefused, Violation
-from bus.model.contract import Contract, Contracts, MessageClass
+from bus.model.contract import Contract, Contracts
 from bus.model.message import Message, Opened, derived_id
+from bus.model.message_class import MessageClass
 from bus.model.stated import LONGEST_NAME, StatedFields, read_fields
 from bus.model.system import Site, System
 

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from bus.errors import ConfigurationError
-from bus.model.contract import TYPE_NAME, Contracts, MessageClass
+from bus.model.contract import TYPE_NAME, Contracts
 from bus.model.envelope import EXCHANGE as IN
+from bus.model.message_class import MessageClass
 from bus.model.system import NAME, Endpoint, System
 
 OUT = "bus.out"

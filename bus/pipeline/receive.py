@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from bus.errors import DataRefused, MessageInvalid, MessageRefused, StoreConflict
 from bus.model.catalogue import Catalogue
-from bus.model.contract import MessageClass
 from bus.model.envelope import Envelope, claimed_sender, open_envelope
 from bus.model.message import Opened, digest_of
+from bus.model.message_class import MessageClass
 from bus.model.route import Selection
 from bus.pipeline.plan import Entry, plan
 from bus.ports import Kept, MessageStore, Receipt, ReceiptKind, Taken, Telemetry, Transaction

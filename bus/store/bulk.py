@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
 from sqlalchemy import (
     BigInteger,
     BindParameter,
@@ -26,13 +24,15 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+# PostgreSQL's driver and dialect are imported where they are used: on SQLite every command would wait for them.
+if TYPE_CHECKING:
+    from psycopg import sql
 
 FEW = 3
 """Rows from which COPY is quicker than an INSERT: it costs a round trip more."""
@@ -55,6 +55,8 @@ def add_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, A
     if connection.dialect.name == "sqlite" or len(rows) < FEW:
         connection.execute(_insert(table), rows)
         return
+    import psycopg
+
     copy_in = _copy(table.name, tuple(rows[0]))
     # Behind SQLAlchemy's back, in its transaction: it has no COPY.
     driver = connection.connection.driver_connection
@@ -79,7 +81,11 @@ class Listed(TypeDecorator[Sequence[Any]]):
         self.item = item
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(ARRAY(self.item) if dialect.name == "postgresql" else Text())
+        if dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import ARRAY
+
+            return dialect.type_descriptor(ARRAY(self.item))
+        return dialect.type_descriptor(Text())
 
     def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
         return list(value or ()) if dialect.name == "postgresql" else json.dumps(list(value or ()))
@@ -110,10 +116,12 @@ def _is_in_json(element: one_of, compiler: SQLCompiler, **options: Any) -> str:
 
 def from_lists(table: Table, *names: str) -> Any:
     """PostgreSQL: an insert of as many rows as the lists, parameters named as these columns, are long, in order."""
+    from sqlalchemy.dialects import postgresql
+
     unnested = func.unnest(*(bindparam(name, type_=Listed(table.c[name].type)) for name in names))
     each = unnested.table_valued(*names, with_ordinality="nth", name="each").render_derived(name="each")
     rows = select(*(each.c[name] for name in names)).order_by(each.c.nth)
-    return postgresql_insert(table).from_select(list(names), rows)
+    return postgresql.insert(table).from_select(list(names), rows)
 
 
 def as_lists(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -135,5 +143,7 @@ def _draw(table: str) -> Any:
 
 @cache
 def _copy(table: str, columns: tuple[str, ...]) -> sql.Composed:
+    from psycopg import sql
+
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     return sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)

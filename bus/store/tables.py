@@ -14,14 +14,12 @@ from sqlalchemy import (
     Dialect,
     ForeignKey,
     Identity,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -105,18 +103,6 @@ message = Table(
     Column("entering", Integer, nullable=False),  # of these, to=BUS and not ended
     sqlite_autoincrement=True,
 )
-Index("ix_message_accepted", message.c.accepted_at)
-Index("ix_message_subject", message.c.subject, message.c.id)
-Index("ix_message_correlation", message.c.correlation_id)
-Index("ix_message_type", message.c.type, message.c.id)
-Index("ix_message_system", message.c.system, message.c.id)
-Index("ix_message_message_id", message.c.message_id)
-Index(
-    "ix_message_parent",
-    message.c.parent,
-    postgresql_where=message.c.parent.is_not(None),
-    sqlite_where=message.c.parent.is_not(None),
-)
 
 message_key = Table(
     "message_key",
@@ -151,7 +137,6 @@ receipt = Table(
     Column("type", Text, nullable=False),
     sqlite_autoincrement=True,
 )
-Index("ix_receipt_kind", receipt.c.kind, receipt.c.id)
 
 lane = Table(
     "lane",
@@ -199,27 +184,6 @@ delivery = Table(
 )
 
 
-def _partial(name: str, where: str, *columns: Any) -> None:
-    Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
-
-
-Index(
-    "ix_delivery_standing",
-    delivery.c.lane,
-    delivery.c.place,
-    delivery.c.part,
-    postgresql_where=text("stands"),
-    sqlite_where=text("stands = 1"),  # SQLite uses the index only where a query spells it the same way
-)
-_partial("ix_delivery_ready", "state = 'READY'", delivery.c.queue, delivery.c.id)
-_partial("ix_delivery_ready_since", "state = 'READY'", delivery.c.queue, delivery.c.changed_at)
-_partial("ix_delivery_due", "state = 'RETRYING'", delivery.c.due_at)
-_partial("ix_delivery_doubt", "state = 'IN_DOUBT'", delivery.c.queue, delivery.c.due_at)
-_partial("ix_delivery_held", "state IN ('CLAIMED', 'SENDING')", delivery.c.worker)
-_partial("ix_delivery_running", "state IN ('CLAIMED', 'SENDING')", delivery.c.lane)
-_partial("ix_delivery_dead", "state = 'DEAD'", delivery.c.id)
-_partial("ix_delivery_document", "document <> ''", delivery.c.document)
-
 output = Table(
     "output",
     metadata,
@@ -250,8 +214,6 @@ attempt = Table(
     Column("late", Boolean, nullable=False),
     sqlite_autoincrement=True,
 )
-Index("ix_attempt_delivery", attempt.c.delivery)
-_partial("ix_attempt_document", "document <> ''", attempt.c.document)
 
 endpoint = Table(
     "endpoint",
@@ -284,7 +246,6 @@ journal = Table(
     Column("detail", Text, nullable=False),
     sqlite_autoincrement=True,
 )
-Index("ix_journal_delivery", journal.c.delivery)
 
 opening = Table(
     "opening",

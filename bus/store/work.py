@@ -9,8 +9,6 @@ from functools import cache, cached_property
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from bus.model import ledger
 from bus.ports import Actor
@@ -27,7 +25,13 @@ CHUNK = 400
 @cache
 def insert_into(table: Table, *, is_sqlite: bool) -> Any:
     """An insert of the dialect, which knows ON CONFLICT."""
-    return (sqlite_insert if is_sqlite else postgresql_insert)(table)
+    if is_sqlite:
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:

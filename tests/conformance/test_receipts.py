@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bus.model.contract import MessageClass
 from bus.model.envelope import Envelope
+from bus.model.message_class import MessageClass
 from bus.pipeline.receive import MAX_DETAIL, receive
 from bus.store import tables as t
 from bus.store.sqlstore import SqlStore

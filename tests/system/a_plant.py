@@ -14,8 +14,9 @@ from bus.broker.consumer import Consumer
 from bus.broker.declare import declare
 from bus.broker.management import Management
 from bus.broker.publisher import Publication
-from bus.model.contract import Contract, Contracts, MessageClass
+from bus.model.contract import Contract, Contracts
 from bus.model.envelope import Envelope
+from bus.model.message_class import MessageClass
 from bus.model.system import Endpoint, System
 from bus.model.topology import Topology, plan_topology
 from tests.services import Vhost

@@ -29,8 +29,9 @@ from sqlalchemy.engine import make_url
 
 from bus.broker.declare import declare
 from bus.client import Fact, connect
-from bus.model.contract import Contract, Contracts, MessageClass
+from bus.model.contract import Contract, Contracts
 from bus.model.delivery import ENDED
+from bus.model.message_class import MessageClass
 from bus.model.topology import plan_topology, queues_of
 from bus.settings import load_settings
 from bus.store import schema

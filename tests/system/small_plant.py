@@ -30,9 +30,10 @@ from bus.broker.declare import declare
 from bus.broker.management import Management
 from bus.broker.publisher import Outcome, Publication, Publisher
 from bus.model.catalogue import Catalogue
-from bus.model.contract import Contract, Contracts, MessageClass
+from bus.model.contract import Contract, Contracts
 from bus.model.document import read_xml
 from bus.model.message import Opened
+from bus.model.message_class import MessageClass
 from bus.model.predicate import Opaque, on
 from bus.model.predicate import field as field_of
 from bus.model.route import Route, RouteTable

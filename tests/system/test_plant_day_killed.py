@@ -15,8 +15,8 @@ from sqlalchemy import func, select
 
 from bus.broker.address import read_addresses
 from bus.broker.link import connect
-from bus.model.contract import MessageClass
 from bus.model.delivery import State
+from bus.model.message_class import MessageClass
 from bus.model.topology import queues_of
 from bus.store import tables as t
 from tests.plant.books import BusBooks, PlantBooks

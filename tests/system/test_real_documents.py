@@ -20,7 +20,7 @@ from bus.broker.declare import declare
 from bus.broker.management import Management
 from bus.broker.publisher import Publication
 from bus.broker.router import run_router
-from bus.model.contract import MessageClass
+from bus.model.message_class import MessageClass
 from bus.model.topology import UNROUTED, queues_of
 from bus.pipeline.receive import receive
 from bus.project import Project, load_project

@@ -13,8 +13,8 @@ from bus.broker.declare import declare, look
 from bus.broker.passwords import hash_password
 from bus.broker.publisher import Publisher
 from bus.errors import BrokerUnavailable, ConfigurationError, PublishRefused
-from bus.model.contract import MessageClass
 from bus.model.envelope import Envelope
+from bus.model.message_class import MessageClass
 from bus.model.topology import DEAD, UNROUTED, Queue, definitions
 from tests.services import Vhost
 from tests.system.a_plant import ORDER, REPORT, SOON, a_plant, an_order, numbers, planned, read

@@ -9,8 +9,8 @@ import pytest
 
 from bus.errors import ConfigurationError
 from bus.model.catalogue import Catalogue
-from bus.model.contract import MessageClass
 from bus.model.message import BUS, Opened, Outgoing
+from bus.model.message_class import MessageClass
 from bus.model.predicate import on
 from bus.model.route import Route
 from bus.model.transformer import TransformContext, transformer

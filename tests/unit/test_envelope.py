@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from marshmallow import Schema, fields
 
 from bus.errors import MessageInvalid, MessageRefused
-from bus.model.contract import Contract, Contracts, MessageClass, OrderingKey, without_leading_zeros
+from bus.model.contract import Contract, Contracts, OrderingKey, without_leading_zeros
 from bus.model.document import read_xml
 from bus.model.envelope import Envelope, claimed_sender, open_envelope, routing_key_of, to_properties
 from bus.model.message import Message, Opened, derived_id
+from bus.model.message_class import MessageClass
 from bus.model.system import Site, System
 
 RELEASE = "order.release.v1"

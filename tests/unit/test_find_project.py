@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bus.errors import NotAvailable
-from bus.project import find_project
+from bus.find_project import find_project
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from marshmallow import Schema
 
 from bus.errors import ConfigurationError
-from bus.model.contract import Contract, Contracts, MessageClass
+from bus.model.contract import Contract, Contracts
+from bus.model.message_class import MessageClass
 from bus.model.system import Endpoint, System
 from bus.model.topology import NEVER, Binding, Topology, User, definitions, plan_topology
 
