@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bus.errors import ConfigurationError
+from bus.model.lease import LEASE
 from bus.model.message_class import MessageClass
 from bus.model.system import NAME, Endpoint, Site, System
-from bus.pipeline.resume import LEASE
 
 PRIVATE = "private"
 """`broker = "private"`: a RabbitMQ node of the project's own, in its folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -58,21 +59,26 @@ class Desk:
         return None
 
     @cached_property
-    def store(self) -> SqlStore:
-        """The project's store, its tables up to date. Not by way of bootstrap, which imports broker and workers too."""
+    def database(self) -> Database:
+        """The store's database, its tables up to date: what commands read from.
+
+        Not by way of bootstrap, which imports broker and workers too.
+        """
         from bus.secret_references import revealed
         from bus.store import schema
         from bus.store.engine import Database
-        from bus.store.sqlstore import SqlStore
 
         database = Database(revealed(self.settings.store, root=self.settings.root))
         get_current_context().call_on_close(database.close)
         schema.require_current(database)
-        return SqlStore(database)
+        return database
 
-    @property
-    def database(self) -> Database:
-        return self.store.database
+    @cached_property
+    def store(self) -> SqlStore:
+        """The project's store, for commands that change something."""
+        from bus.store.sqlstore import SqlStore
+
+        return SqlStore(self.database)
 
     def wake(self, queues: set[str]) -> None:
         """Put hints for what has work now; without a broker the relay does it later."""
@@ -105,9 +111,7 @@ class _Hints:
 
 def quiet_libraries() -> None:
     """Libraries log to nowhere: what they say of a missing broker is said in a sentence instead."""
-    from loguru import logger
-
-    logger.remove()
+    os.environ["LOGURU_AUTOINIT"] = "0"  # read when it is imported; most commands never do, and would wait for it
     logging.getLogger().addHandler(logging.NullHandler())
 
 

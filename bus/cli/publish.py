@@ -8,7 +8,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import rich_click as click
 from rich.text import Text
 
-from bus.broker.address import mask_url
 from bus.cli.desk import desk
 from bus.cli.frame import BusCommand
 from bus.errors import ConfigurationError
@@ -78,6 +77,8 @@ def _login_one(url: str, user: str, password: str) -> str:
     try:
         parts = urlsplit(url.strip())
     except ValueError:
+        from bus.broker.address import mask_url
+
         raise ConfigurationError(
             f"broker URL {mask_url(url)}: amqp://user:password@host:5672/vhost is expected"
         ) from None

@@ -71,7 +71,7 @@ def _sum(equation: Equation) -> Text:
 
 
 def _alive(lease: LeaseLine, work: Desk) -> bool:
-    return lease.age < work.project.settings.lease
+    return lease.age < work.settings.lease
 
 
 def _parts(found: Overview, endpoints: list[Any], work: Desk) -> Iterator[RenderableType]:

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bus.errors import NotAvailable, StoreConflict, StoreRefuses, StoreUnavailable
+from bus.model.lease import LEASE
 from bus.ports import Actor, MessageStore, Telemetry
-
-LEASE = timedelta(seconds=15)
-"""A lease lapses when its counter stood still for this long, as its observer saw it."""
 
 BEATS = 5
 """How often within its lease a holder counts it on."""

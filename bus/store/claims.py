@@ -11,11 +11,12 @@ from sqlalchemy import BindParameter, Connection, Integer, Select, Text, bindpar
 
 from bus.model.delivery import Stage, State, is_laned_now
 from bus.model.lane import LaneKey, claimable
-from bus.model.message import BUS, Message
+from bus.model.message import BUS
 from bus.ports import Claimed, Doubt, Kept, Output
 from bus.store import tables as t
 from bus.store.bulk import NUMBERS, one_of
 from bus.store.engine import Database
+from bus.store.message_rows import message_of
 from bus.store.transaction import SqlTransaction
 from bus.store.work import chunks
 
@@ -240,30 +241,4 @@ def _claimed(row: Any) -> Claimed:
         cause=row.d_cause,
         kept=Kept(row.m_id, message_of(row, "m_")),
         output=output,
-    )
-
-
-def message_of(row: Any, prefix: str = "") -> Message:
-    """The Message of a row that holds its columns under the prefix."""
-    fields = row._mapping
-    return Message(
-        id=fields[f"{prefix}message_id"],
-        body=bytes(fields[f"{prefix}body"]),
-        **{
-            name: fields[f"{prefix}{name}"]
-            for name in (
-                "type",
-                "system",
-                "site",
-                "subject",
-                "content_type",
-                "time",
-                "correlation_id",
-                "causation_id",
-                "sequence",
-                "business_date",
-                "dataschema",
-                "traceparent",
-            )
-        },
     )

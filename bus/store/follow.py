@@ -12,8 +12,8 @@ from sqlalchemy import Connection, select
 from bus.errors import NotFound
 from bus.model.message import Message
 from bus.store import tables as t
-from bus.store.claims import message_of
 from bus.store.engine import Database
+from bus.store.message_rows import message_of
 from bus.store.views import (
     MESSAGE_COLUMNS,
     AttemptLine,

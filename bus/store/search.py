@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal, select
 from bus.model.delivery import State
 from bus.model.message import Message
 from bus.store import tables as t
-from bus.store.claims import message_of
 from bus.store.engine import Database
+from bus.store.message_rows import message_of
 from bus.store.views import (
     COUNTED,
     MESSAGE_COLUMNS,
@@ -72,6 +72,8 @@ def list_messages(
     (`matches` on READ_AT_MOST), and the page says when that was not all.
     """
     with database.read() as connection:
+        if query == MessageQuery() and matches is None:
+            return _newest(connection, before, limit)
         bounds = _Bounds.of(connection, query, before)
         if bounds is None:
             return Page([])
@@ -88,6 +90,20 @@ def list_messages(
         if seen.rows == LOOK_AT:
             return Page(lines, goes_on_at=seen.oldest, looked_at=LOOK_AT)
         return Page(lines)
+
+
+def _newest(connection: Connection, before: int | None, limit: int) -> Page[MessageLine]:
+    """Where nothing is filtered: no more rows are read than are shown, and only numbers are counted."""
+    messages = select(*MESSAGE_COLUMNS)
+    if before is not None:
+        messages = messages.where(_M.id < before)
+    rows = connection.execute(messages.order_by(_M.id.desc()).limit(limit)).all()
+    lines = _lines(connection, rows)
+    if len(rows) < limit:
+        return Page(lines)
+    # Without an order, so that SQLite counts in one of the small indexes instead of among the bodies.
+    more = count_up_to(connection, messages.with_only_columns(_M.id), limit + COUNTED) - limit
+    return Page(lines, more, more < COUNTED, rows[-1].id)
 
 
 @dataclass(frozen=True, slots=True)

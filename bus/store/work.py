@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache, cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Table
 
 from bus.model import ledger
-from bus.ports import Actor
 from bus.store import tables as t
 from bus.store.bulk import add_rows
 from bus.store.engine import Database
+
+if TYPE_CHECKING:
+    from bus.ports import Actor
 
 T = TypeVar("T")
 

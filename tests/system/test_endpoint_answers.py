@@ -18,8 +18,9 @@ import pytest
 from sqlalchemy import text
 
 from bus import bootstrap
+from bus.model.lease import LEASE
 from bus.model.message import Message
-from bus.pipeline.resume import LEASE, Relay
+from bus.pipeline.resume import Relay
 from bus.pipeline.send import Window
 from bus.store import schema
 from bus.store import tables as t

@@ -1,0 +1,33 @@
+"""A row of the table of messages as the Message it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus.model.message import Message
+
+
+def message_of(row: Any, prefix: str = "") -> Message:
+    """The Message of a row that holds its columns under the prefix."""
+    fields = row._mapping
+    return Message(
+        id=fields[f"{prefix}message_id"],
+        body=bytes(fields[f"{prefix}body"]),
+        **{
+            name: fields[f"{prefix}{name}"]
+            for name in (
+                "type",
+                "system",
+                "site",
+                "subject",
+                "content_type",
+                "time",
+                "correlation_id",
+                "causation_id",
+                "sequence",
+                "business_date",
+                "dataschema",
+                "traceparent",
+            )
+        },
+    )
