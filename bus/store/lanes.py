@@ -115,8 +115,19 @@ _MOVE = (
     .where(one_of(_D.id, NUMBERS), _D.state == bindparam("old_state"))
     .values(state=bindparam("new_state"), changed_at=bindparam("now", type_=t.Instant()))
 )
+
+
+def _of_each_lane(query: Callable[[ColumnElement[int]], Select[Any]]) -> Select[Any]:
+    """PostgreSQL: the rows of a query for each of the lanes, in order of place within one."""
+    lane = select(t.lane.c.id).where(one_of(t.lane.c.id, NUMBERS)).subquery()
+    each = query(lane.c.id).lateral("each_lane")
+    return select(each).select_from(lane.join(each, true())).order_by(each.c.place, each.c.part)
+
+
 _STANDING_IN_LANE = _standing_in(_NUMBER, _LIMIT)
+_STANDING_IN_EACH = _of_each_lane(lambda lane: _standing_in(lane, _LIMIT))
 _NOTABLE_IN_LANE = _notable_in(_NUMBER)
+_NOTABLE_IN_EACH = _of_each_lane(_notable_in)
 
 
 @cache
@@ -210,24 +221,17 @@ class Lanes(UnitOfWork):
                 number: list(self.connection.execute(_STANDING_IN_LANE, {"number": number, "at_most": limit}))
                 for number, limit in lanes.items()
             }
-        return self._of_each_lane(lanes, lambda lane: _standing_in(lane, literal(max(lanes.values(), default=0))))
+        return self._by_lane(_STANDING_IN_EACH, lanes, at_most=max(lanes.values(), default=0))
 
     def _notable(self, lanes: Sequence[int]) -> dict[int, list[Any]]:
         """See `_notable_in`, for each lane."""
         if self.database.is_sqlite:
             return {number: list(self.connection.execute(_NOTABLE_IN_LANE, {"number": number})) for number in lanes}
-        return self._of_each_lane(lanes, _notable_in)
+        return self._by_lane(_NOTABLE_IN_EACH, lanes)
 
-    def _of_each_lane(
-        self, lanes: Collection[int], query: Callable[[ColumnElement[int]], Select[Any]]
-    ) -> dict[int, list[Any]]:
-        """The rows of a query for each of the lanes, in order of place (PostgreSQL: a lateral join)."""
+    def _by_lane(self, statement: Select[Any], lanes: Collection[int], **given: int) -> dict[int, list[Any]]:
         found: dict[int, list[Any]] = {}
         for part in chunks(list(lanes)):
-            lane = select(t.lane.c.id).where(t.lane.c.id.in_(part)).subquery()
-            each = query(lane.c.id).lateral("each_lane")
-            for row in self.connection.execute(select(each).select_from(lane.join(each, true()))):
+            for row in self.connection.execute(statement, {"numbers": part, **given}):
                 found.setdefault(row.lane, []).append(row)
-        for rows in found.values():
-            rows.sort(key=lambda row: (row.place, row.part))
         return found
