@@ -7,6 +7,9 @@ import gc
 import os
 import sys
 
+COLLECTING = gc.get_threshold()
+"""When Python itself looks for garbage; what a command that stays goes back to."""
+
 
 def main() -> None:
     """The command `bus`."""

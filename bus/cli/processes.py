@@ -28,7 +28,7 @@ def _start(process: Callable[[Project], int]) -> int:
     """Run a process of the project; its logs go to stderr, with -o json (or ndjson) as JSON lines."""
     from bus.telemetry.logs import configure_logs
 
-    gc.set_threshold(700, 10, 10)  # Python's own: unlike a command, a process stays
+    gc.set_threshold(*COLLECTING)
     work = desk()
     configure_logs(as_json=work.out.format != "table", level="DEBUG" if work.debug else "INFO")
     return process(work.project)
