@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from bus.cli import COLLECTING
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusCommand
 from bus.model.message_class import MessageClass
