@@ -18,8 +18,9 @@ from bus.broker.node import PrivateNode
 from bus.broker.passwords import hash_password
 from bus.connectors.amqp import AmqpAdapter
 from bus.connectors.http_adapter import http_adapter
+from bus.connectors.unopened import UnopenedAdapter
 from bus.control.rehearse import absent_maps
-from bus.errors import ConfigurationError, NotAvailable
+from bus.errors import ConfigurationError, NotAvailable, SecretUnavailable
 from bus.model.secret import Secret
 from bus.model.system import Endpoint
 from bus.model.topology import ENGINE, Topology, definitions, plan_topology
@@ -203,13 +204,19 @@ def wake_for(project: Project, telemetry: Telemetry) -> Callable[[Collection[str
 
 
 def complaints_of(project: Project) -> tuple[str, ...]:
-    """Everything that keeps the project from starting, adapters included; each with its file and place."""
+    """Everything that keeps the project from starting, adapters included; each with its file and place.
+
+    A secret that is not there yet is not among it.
+    """
     found = list(project.complaints)
     for endpoint in project.settings.endpoints.values():
         try:
-            _adapter_factory(endpoint)
+            adapter_of(project, endpoint).close()
+        except SecretUnavailable:
+            continue  # no fault of the project, and no reason to stop all others: what goes there is held
         except ConfigurationError as error:
-            found.append(str(error))
+            text = str(error)
+            found.append(text if "bus.toml" in text else f"bus.toml [endpoints.{endpoint.name}]: {text}")
     return tuple(found or absent_maps(project.catalogue))
 
 
@@ -247,6 +254,15 @@ def adapter_of(project: Project, endpoint: Endpoint) -> Adapter:
         return resolve_secret(reference, root=project.root)
 
     return _adapter_factory(endpoint)(replace(endpoint, address=address, options=options), secret=secret)
+
+
+def adapter_or_stand_in(project: Project, endpoint: Endpoint, telemetry: Telemetry) -> Adapter:
+    """The adapter; where it cannot be made, one that holds what goes there, so that all others are served."""
+    try:
+        return adapter_of(project, endpoint)
+    except ConfigurationError as error:
+        telemetry.event("endpoint cannot be opened: refused", endpoint=endpoint.name, detail=str(error))
+        return UnopenedAdapter(str(error))
 
 
 def _adapter_factory(endpoint: Endpoint) -> AdapterFactory:

@@ -17,6 +17,10 @@ class ConfigurationError(BusError):
     """bus.toml, a route, a contract or a transformer is wrong: what was found, what was expected, what to change."""
 
 
+class SecretUnavailable(ConfigurationError):
+    """A secret reference leads to nothing that may be used: the text names the reference, never a value."""
+
+
 class NotAvailable(BusError):
     """A service the command needs (broker, store, project) is missing; the text says how to get it."""
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import partial
 
 from bus.bootstrap import (
-    adapter_of,
+    adapter_or_stand_in,
     broker_url,
     hint_broker,
     open_store,
@@ -249,7 +249,9 @@ def _work(project: Project, queues: Sequence[str], shift: Shift) -> dict[str, Ca
             steps[queue] = partial(transform, queue, shift=shift)
         else:
             endpoint = project.settings.endpoints[name]
-            steps[queue] = partial(send, Window(endpoint, adapter_of(project, endpoint)), shift=shift)
+            steps[queue] = partial(
+                send, Window(endpoint, adapter_or_stand_in(project, endpoint, shift.telemetry)), shift=shift
+            )
     return {queue: partial(_work_through, queue, step, shift) for queue, step in steps.items()}
 
 

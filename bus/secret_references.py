@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from bus.errors import ConfigurationError
+from bus.errors import ConfigurationError, SecretUnavailable
 from bus.model.secret import Secret
 
 
@@ -16,7 +16,8 @@ def resolve_secret(reference: str, *, root: Path) -> Secret:
     `file:` paths are relative to `root`, the project's folder, unless absolute. One trailing newline is cut off.
 
     Raises:
-        ConfigurationError: the reference cannot be read; the text names the reference, never a value.
+        SecretUnavailable: the reference cannot be read.
+        ConfigurationError: it is no reference.
     """
     kind, _, name = reference.partition(":")
     if kind == "env" and name:
@@ -36,7 +37,7 @@ def _from_environment(name: str) -> str:
     value = os.environ.get(name, "")
     if not value:
         found = "is empty" if name in os.environ else "is not set"
-        raise ConfigurationError(f"secret env:{name}: the variable {found}; export {name} before starting the bus")
+        raise SecretUnavailable(f"secret env:{name}: the variable {found}; export {name} before starting the bus")
     return value
 
 
@@ -46,18 +47,18 @@ def _from_file(path: Path, reference: str) -> str:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if mode & stat.S_IROTH:
-                raise ConfigurationError(
+                raise SecretUnavailable(
                     f"secret {reference}: {path} can be read by everybody (mode {stat.S_IMODE(mode):04o}); "
                     f"type: chmod 600 {path}"
                 )
             raw = file.read()
     except OSError as error:
-        raise ConfigurationError(f"secret {reference}: {path} cannot be read: {error.strerror}") from error
+        raise SecretUnavailable(f"secret {reference}: {path} cannot be read: {error.strerror}") from error
     try:
         value = raw.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         # Without a cause: its text would quote the bytes of the secret.
-        raise ConfigurationError(f"secret {reference}: {path} is not UTF-8 text") from None
+        raise SecretUnavailable(f"secret {reference}: {path} is not UTF-8 text") from None
     if not value:
-        raise ConfigurationError(f"secret {reference}: {path} is empty; write the secret into it")
+        raise SecretUnavailable(f"secret {reference}: {path} is empty; write the secret into it")
     return value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import rich_click as click
 from rich.text import Text
 
@@ -17,15 +15,13 @@ from bus.errors import ConfigurationError
 @click.command(cls=BusCommand)
 def check() -> int:
     """Check bus.toml, contracts, routes, transformers and adapters against each other; needs no broker and no store."""
-    from bus.control.rehearse import absent_maps
+    from bus.bootstrap import complaints_of
 
     work = desk()
     found: dict[str, int] = {}
     try:
         project = work.project
-        complaints = [*project.complaints, *_adapter_complaints(project)]
-        if not complaints:
-            complaints = absent_maps(project.catalogue)
+        complaints = list(complaints_of(project))
         catalogue = project.catalogue
         found = {
             "contracts": len(catalogue.contracts),
@@ -44,19 +40,3 @@ def check() -> int:
     if rows:
         work.out.say(f"{counted(len(rows), 'complaint')}: the bus does not start with this project.")
     return FOUND_BAD if rows else OK
-
-
-def _adapter_complaints(project: Any) -> list[str]:
-    """Adapters that cannot be made; a secret that is not there yet is no fault of the project."""
-    from bus.bootstrap import adapter_of
-
-    found = []
-    for endpoint in project.settings.endpoints.values():
-        try:
-            adapter_of(project, endpoint).close()
-        except ConfigurationError as error:
-            if "secret" not in str(error):
-                found.append(
-                    str(error) if "bus.toml" in str(error) else f"bus.toml [endpoints.{endpoint.name}]: {error}"
-                )
-    return found

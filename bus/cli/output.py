@@ -66,6 +66,8 @@ class Output:
 
     def __init__(self) -> None:
         self.format = "table"
+        self.log: Callable[[str], None] | None = None
+        """Where a process that logs as JSON says what would stand between its lines."""
 
     @cached_property
     def stdout(self) -> Console:
@@ -102,6 +104,9 @@ class Output:
 
     def say(self, text: str, *, style: str = "") -> None:
         """Something beside the result, on stderr."""
+        if self.log is not None:
+            self.log(text)
+            return
         self.stderr.print(Text(plain(text), style=style), soft_wrap=True)
 
     def table(self, items: Iterable[Any], *columns: Column, title: str = "") -> RenderableType:

@@ -27,11 +27,14 @@ _CLASS = click.option(
 
 def _start(process: Callable[[Project], int]) -> int:
     """Run a process of the project; its logs go to stderr, with -o json (or ndjson) as JSON lines."""
-    from bus.telemetry.logs import configure_logs
+    from bus.telemetry.logs import configure_logs, log_error
 
     gc.set_threshold(*COLLECTING)
     work = desk()
-    configure_logs(as_json=work.out.format != "table", level="DEBUG" if work.debug else "INFO")
+    as_json = work.out.format != "table"
+    configure_logs(as_json=as_json, level="DEBUG" if work.debug else "INFO")
+    if as_json:
+        work.out.log = log_error
     return process(work.project)
 
 
@@ -60,9 +63,11 @@ def worker(classes: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     """Transform and deliver what the store holds."""
     from bus.processes import queues_of_class, run_worker
 
-    queues = [queue for name in classes for queue in queues_of_class(desk().project, MessageClass(name))]
-    queues += _queues_of(endpoints, desk())
-    return _start(lambda project: run_worker(project, queues))
+    def work(project: Project) -> int:
+        queues = [queue for name in classes for queue in queues_of_class(project, MessageClass(name))]
+        return run_worker(project, [*queues, *_queues_of(endpoints, desk())])
+
+    return _start(work)
 
 
 def _queues_of(endpoints: tuple[str, ...], work: Desk) -> list[str]:

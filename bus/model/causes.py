@@ -94,6 +94,7 @@ REMEDIES: dict[str, str] = {
     "endpoint.credentials-missing": "Provide the secret that the endpoint's reference names.",
     "endpoint.credentials-refused": "Correct the secret, or the user's rights at the target; no restart is needed.",
     "endpoint.csrf-refused": "Check that the target keeps sessions: it refuses the token it has just given.",
+    "endpoint.not-opened": "Provide what the text names (an address, most often), then start the bus again.",
     "endpoint.redirects": "Put the final address into bus.toml; redirects are not followed.",
     "endpoint.no-free-connection": "Nothing, it is tried again; lasting: the target is slower than its time-out.",
     "endpoint.no-answer": "Look at the target: it takes connections but does not answer.",

@@ -60,6 +60,11 @@ def configure_logs(*, as_json: bool, level: str = "INFO") -> None:
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
 
 
+def log_error(text: str) -> None:
+    """What ends a process, as a line of its log."""
+    logger.error("{}", text)
+
+
 class _Forward(logging.Handler):
     """What libraries log through the standard library, as one line each and without tracebacks."""
 

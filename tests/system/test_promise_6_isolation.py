@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.services import Vhost
-from tests.system.running_bus import RunningBus, a_native_step, a_step, running_bus, until
+from tests.system.running_bus import ROLES, RunningBus, a_native_step, a_step, running_bus, until
 
 CHECKS = 2
 CONCURRENCY = 2
@@ -71,4 +71,33 @@ def test_promise_6_an_endpoint_that_hangs_starves_nobody(patient_bus: RunningBus
     bus.keeper.release()
     bus.comes_to_rest(received=80)
     assert len(bus.keeper.book) == 40
+    bus.proves_itself()
+
+
+def test_promise_6_an_endpoint_whose_address_is_missing_is_held_alone(fresh_bus: RunningBus) -> None:
+    bus = fresh_bus
+    address = bus.folder / "archive-address"
+    bus.stop(*ROLES)
+    settings = bus.folder / "bus.toml"
+    settings.write_text(settings.read_text().replace(f"{bus.archive.url}/post", f"file:{address.name}"))
+    bus.start(*ROLES)
+
+    bus.publish(a_step("1", 1, "keeper", "archive"), a_step("1", 2, "keeper", "archive"))
+
+    bus.keeper.wait_for_entries(2)
+    assert until(lambda: bool(bus.told("endpoint check failed", endpoint="archive"))), bus.tail()
+    assert set(bus.states("1", "archive")) <= {"READY", "WAITING"}
+    [told] = bus.told("endpoint cannot be opened: refused")
+    assert told["endpoint"] == "archive"
+    shown = bus.order("endpoint", "show", "archive", "-o", "json").stdout
+    assert "endpoint.not-opened" in shown
+    assert f"secret file:{address.name}: {address} cannot be read" in shown
+    assert bus.processes["worker"].poll() is None
+
+    address.write_text(f"{bus.archive.url}/post")
+    address.chmod(0o600)
+    bus.stop("worker")
+    bus.start("worker")
+
+    bus.archive.wait_for_entries(2)
     bus.proves_itself()

@@ -208,3 +208,52 @@ def test_a_project_can_be_named_before_or_after_the_command(tmp_path: Path) -> N
 
     assert nowhere.type("--project", ROOT, "contract", "list").exit_code == 0
     assert nowhere.type("contract", "list", "--project", ROOT).exit_code == 0
+
+
+# --- endpoints that cannot be opened ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ('address = "env:NOT_SET_HERE"', ""),
+        ('address = "http://127.0.0.1:1/"\noptions = { token = "env:NOT_SET_HERE" }', ""),
+        ('address = "ftp://127.0.0.1/"', "bus.toml [endpoints.books]"),
+        ('address = "http://127.0.0.1:1/"\noptions = { tokn = "env:NOT_SET_HERE" }', "tokn"),
+    ],
+    ids=["address-missing", "token-missing", "wrong-address", "unknown-option"],
+)
+def test_a_secret_that_is_missing_stops_no_start_and_what_is_wrong_does(
+    tmp_path: Path, options: str, complaint: str
+) -> None:
+    (tmp_path / "bus.toml").write_text(
+        '[sites.P1]\n[systems.books]\nrole="ERP"\nsites=["P1"]\nuser="b"\nowner="o"\nsupport="s"\n'
+        f'[endpoints.books]\nsystem = "books"\nadapter = "http"\n{options}\n'
+    )
+    for folder in ("routes", "transformers"):
+        (tmp_path / folder).mkdir()
+
+    result = CommandLine({"BUS_PROJECT": str(tmp_path), "COLUMNS": "200"}).type("check", "-o", "json")
+
+    found = [row["complaint"] for row in json.loads(result.stdout) if row["complaint"].startswith("bus.toml [end")]
+    assert bool(found) is bool(complaint), result.output
+    assert all(complaint in each for each in found)
+
+
+@pytest.mark.parametrize("role", ["run", "router", "worker", "relay"])
+def test_a_process_that_refuses_to_start_says_so_in_the_form_of_its_log(tmp_path: Path, role: str) -> None:
+    (tmp_path / "bus.toml").write_text("[bus\n")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bus", "--project", tmp_path, role, "-o", "json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert json.loads(line)["level"] == "ERROR"
+    assert "is not TOML" in json.loads(line)["event"]
+    assert done.stdout == ""
