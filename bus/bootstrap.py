@@ -19,8 +19,7 @@ from bus.broker.passwords import hash_password
 from bus.connectors.amqp import AmqpAdapter
 from bus.connectors.http_adapter import http_adapter
 from bus.connectors.unopened import UnopenedAdapter
-from bus.control.rehearse import absent_maps
-from bus.errors import ConfigurationError, NotAvailable, SecretUnavailable
+from bus.errors import BusError, ConfigurationError, NotAvailable, SecretUnavailable
 from bus.model.secret import Secret
 from bus.model.system import Endpoint
 from bus.model.topology import ENGINE, Topology, definitions, plan_topology
@@ -217,7 +216,7 @@ def complaints_of(project: Project) -> tuple[str, ...]:
         except ConfigurationError as error:
             text = str(error)
             found.append(text if "bus.toml" in text else f"bus.toml [endpoints.{endpoint.name}]: {text}")
-    return tuple(found or absent_maps(project.catalogue))
+    return tuple(found)
 
 
 def require_sound(project: Project) -> None:
@@ -253,7 +252,14 @@ def adapter_of(project: Project, endpoint: Endpoint) -> Adapter:
             return Secret(reference, broker_url(project))
         return resolve_secret(reference, root=project.root)
 
-    return _adapter_factory(endpoint)(replace(endpoint, address=address, options=options), secret=secret)
+    factory = _adapter_factory(endpoint)
+    try:
+        return factory(replace(endpoint, address=address, options=options), secret=secret)
+    except BusError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a project's code; its text may quote a secret
+        what = f"making the adapter {endpoint.adapter!r} raised {type(error).__name__}"
+        raise ConfigurationError(f"bus.toml [endpoints.{endpoint.name}]: {what}") from None
 
 
 def adapter_or_stand_in(project: Project, endpoint: Endpoint, telemetry: Telemetry) -> Adapter:
@@ -276,8 +282,8 @@ def _adapter_factory(endpoint: Endpoint) -> AdapterFactory:
         )
     try:
         found: AdapterFactory = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # whatever a project's file raises is told with its place
         raise ConfigurationError(
-            f"bus.toml [endpoints.{endpoint.name}]: adapter {endpoint.adapter!r}: {error}"
+            f"bus.toml [endpoints.{endpoint.name}]: adapter {endpoint.adapter!r}: {type(error).__name__}: {error}"
         ) from error
     return found

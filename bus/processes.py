@@ -31,7 +31,8 @@ from bus.broker.depths import Depths
 from bus.broker.leftovers import run_dead_letters
 from bus.broker.router import BATCH as RECEIVED
 from bus.broker.router import run_router as run_router_loop
-from bus.errors import NotAvailable, StoreRefuses
+from bus.control.rehearse import absent_maps
+from bus.errors import ConfigurationError, NotAvailable, StoreRefuses
 from bus.model.envelope import Envelope
 from bus.model.message_class import MessageClass
 from bus.model.route import types_of
@@ -289,6 +290,8 @@ def run_all(project: Project, *, output: str = "table") -> int:
     `output` is the option -o of `bus run`, which its processes are given too: they log alike.
     """
     require_sound(project)
+    if absent := absent_maps(project.catalogue):
+        raise ConfigurationError("\n".join(absent))
     telemetry = LogTelemetry("supervisor")
     upgrade_store(project).close()
     if project.settings.broker != PRIVATE:

@@ -90,7 +90,7 @@ def _modules(root: Path, package: str) -> Iterator[tuple[ModuleType, Path]]:
             module = importlib.import_module(name)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path.relative_to(root)}: {error}") from error
-        except Exception as error:  # whatever a project's file raises is told with its place
+        except (Exception, SystemExit) as error:  # whatever a project's file raises is told with its place
             raise ConfigurationError(_where(error, path, root)) from error
         found = Path(module.__file__ or "").resolve()
         if found != path.resolve():
@@ -100,7 +100,7 @@ def _modules(root: Path, package: str) -> Iterator[tuple[ModuleType, Path]]:
         yield module, path
 
 
-def _where(error: Exception, path: Path, root: Path) -> str:
+def _where(error: BaseException, path: Path, root: Path) -> str:
     """The last line of the project's own that led to the error."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)]
     place = f"{path.relative_to(root)}"

@@ -1,4 +1,4 @@
-"""Resolve secret references: `env:NAME` from the environment, `file:path` from a file only its owner can read."""
+"""Resolve secret references: `env:NAME` from the environment, `file:path` from a file that not everybody can read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 from bus.errors import ConfigurationError, SecretUnavailable
 from bus.model.secret import Secret
+
+LARGEST = 64 * 1024
+"""Bytes of a file that holds a secret."""
 
 
 def resolve_secret(reference: str, *, root: Path) -> Secret:
@@ -38,22 +41,30 @@ def _from_environment(name: str) -> str:
     if not value:
         found = "is empty" if name in os.environ else "is not set"
         raise SecretUnavailable(f"secret env:{name}: the variable {found}; export {name} before starting the bus")
+    if any("\udc80" <= letter <= "\udcff" for letter in value):  # how Python keeps bytes that are no text
+        raise SecretUnavailable(f"secret env:{name}: the variable is not UTF-8 text")
     return value
 
 
 def _from_file(path: Path, reference: str) -> str:
     try:
-        # Checked on the open file: a path could be exchanged between the check and the read.
-        with path.open("rb") as file:
+        # Checked on the open file: a path could be exchanged between the check and the read. A pipe is not waited for.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             mode = os.fstat(file.fileno()).st_mode
-            if mode & stat.S_IROTH:
+            if not stat.S_ISREG(mode):
+                raise SecretUnavailable(f"secret {reference}: {path} is no ordinary file")
+            if mode & stat.S_IRWXO:
                 raise SecretUnavailable(
-                    f"secret {reference}: {path} can be read by everybody (mode {stat.S_IMODE(mode):04o}); "
+                    f"secret {reference}: {path} can be read or changed by everybody (mode {stat.S_IMODE(mode):04o}); "
                     f"type: chmod 600 {path}"
                 )
-            raw = file.read()
+            raw = file.read(LARGEST + 1)
     except OSError as error:
         raise SecretUnavailable(f"secret {reference}: {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the path
+        raise SecretUnavailable(f"secret {reference}: no file can have this name: {error}") from error
+    if len(raw) > LARGEST:
+        raise SecretUnavailable(f"secret {reference}: {path} is larger than {LARGEST:,} bytes")
     try:
         value = raw.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:

@@ -16,12 +16,13 @@ from bus.errors import ConfigurationError
 def check() -> int:
     """Check bus.toml, contracts, routes, transformers and adapters against each other; needs no broker and no store."""
     from bus.bootstrap import complaints_of
+    from bus.control.rehearse import absent_maps
 
     work = desk()
     found: dict[str, int] = {}
     try:
         project = work.project
-        complaints = list(complaints_of(project))
+        complaints = list(complaints_of(project)) or absent_maps(project.catalogue)
         catalogue = project.catalogue
         found = {
             "contracts": len(catalogue.contracts),

@@ -17,6 +17,7 @@ from bus.cli.frame import BusGroup
 from bus.cli.output import WIDE, WIDEST, Column, styled
 from bus.cli.texts import duration, plain
 from bus.errors import NotFound
+from bus.model.shown_url import shown_url
 
 if TYPE_CHECKING:
     from bus.model.catalogue import Catalogue
@@ -130,7 +131,7 @@ def _about(declared: Endpoint | None, catalogue: Catalogue | None) -> dict[str, 
     system = catalogue.systems.get(declared.system)
     return {
         "adapter": declared.adapter,
-        "address": declared.address,
+        "address": ";".join(map(shown_url, declared.address.split(";"))),
         "concurrency": declared.concurrency,
         "timeout": declared.timeout,
         "visible_after": declared.visible_after,

@@ -146,7 +146,10 @@ def _exit_code(run: Callable[[], int | None], work: Desk) -> int:
     try:
         return run() or OK
     except click.ClickException as error:
-        error.show(sys.stderr)
+        if work.out.log is None:
+            error.show(sys.stderr)
+        else:
+            work.out.say(f"Error: {error.format_message()}")
         return NOT_AVAILABLE
     except click.Abort:
         work.out.say("Interrupted.")

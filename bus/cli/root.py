@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import rich_click as click
@@ -49,6 +50,7 @@ def bus(project: Path | None, debug: bool) -> None:
     work = desk()
     work.folder = project
     work.debug = debug
+    os.environ["LOGURU_DIAGNOSE"] = "NO"  # a traceback shows no values of variables: they may be secrets
     if not debug:
         quiet_libraries()
 

@@ -164,6 +164,8 @@ def _publication(parcel: Parcel, *, exchange: str, mandatory: bool) -> Publicati
 def _target_source(endpoint: Endpoint, options: Options, secret: SecretSource) -> Callable[[], Sequence[Target]]:
     ca_file = options.text("ca_file")
     if options.has("url"):
+        if "@" in endpoint.address:
+            raise ConfigurationError(f"endpoint {endpoint.name!r}: the address bears a login; the option url has it")
         return lambda: _read_targets(secret("url").reveal(), endpoint=endpoint, ca_file=ca_file)
     user = options.text("user")
     if not user or not options.has("password"):

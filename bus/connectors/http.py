@@ -19,12 +19,12 @@ from bus.connectors.http_record import answer_record, is_secret_header, query_pa
 from bus.connectors.masking import Masking, masking
 from bus.connectors.options import Options, SecretSource
 from bus.errors import ConfigurationError, DeliveryFailure, EndpointDown, Exchange, OutcomeUnknown
-from bus.model.shown_url import shown_url
 from bus.model.system import Endpoint
 
 ANSWER_LIMIT = 1024 * 1024
 """Bytes of an answer's body that are read; a longer one is unreadable."""
 LAST_PORT = 65_535
+_EXPECTED = "the address is not http(s)://host[:port]/path"
 CONNECT_TIMEOUT = timedelta(seconds=5)
 KEEP_ALIVE = timedelta(seconds=1)
 """How long an idle connection is used again.
@@ -235,27 +235,23 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def _checked_address(address: str) -> httpx.URL:
+    """None of these texts quotes it: it may come from a secret, or bear one."""
     try:
         url = httpx.URL(address)
-    except httpx.InvalidURL:
-        # Without its text and cause: they may quote half of a password.
-        raise ConfigurationError(f"{_no_address(address)}; found one that cannot be read") from None
-    if url.scheme not in ("http", "https") or not url.host or url.fragment or not 0 <= (url.port or 0) <= LAST_PORT:
-        raise ConfigurationError(_no_address(address))
+        host = url.host  # reading it may fail, too
+    except (httpx.InvalidURL, UnicodeError):
+        raise ConfigurationError(f"{_EXPECTED}; found one that cannot be read") from None
+    if url.scheme not in ("http", "https") or not host or url.fragment or not 0 <= (url.port or 0) <= LAST_PORT:
+        raise ConfigurationError(f"{_EXPECTED}; found another one of {len(address)} letters")
     if url.userinfo:
-        # The address stands in listings and logs; this text must not repeat what it bears.
-        raise ConfigurationError(f"the address at {url.host} bears a login; use the options user and password")
-    if is_link_local(url.host):
-        raise ConfigurationError(f"address {shown_url(address)!r} is link-local; the bus does not call such targets")
+        raise ConfigurationError(f"the address at {host} bears a login; use the options user and password")
+    if is_link_local(host):
+        raise ConfigurationError(f"{host} is link-local; the bus does not call such targets")
     return url
-
-
-def _no_address(address: str) -> str:
-    return f"address {shown_url(address)!r}: expected http://host[:port]/path or https://…"
 
 
 def _tls(ca_file: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file or None)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"option ca_file {ca_file!r} holds no readable certificates: {error}") from error

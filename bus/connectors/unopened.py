@@ -24,6 +24,14 @@ class UnopenedAdapter:
         """
         self.check()
 
+    def probe(self, parcel: Parcel) -> NoReturn:
+        """What is in doubt stays so, and is asked about again when the endpoint is back.
+
+        Raises:
+            EndpointDown: endpoint.not-opened.
+        """
+        self.check()
+
     def check(self) -> NoReturn:
         """
         Raises:

@@ -247,7 +247,7 @@ def _read(contract: Contract, body: bytes) -> Mapping[str, Any]:
         return contract.read(body)
     except MessageInvalid:
         raise
-    except Exception as error:  # a contract's own reader stumbled: recorded, and nobody else is held up
+    except (Exception, SystemExit) as error:  # a contract's own reader stumbled: recorded, and nobody else is held up
         raise MessageInvalid(
             "reader.raised",
             Violation("body", f"the reader of {contract.type} raised {type(error).__name__}: {error}"),

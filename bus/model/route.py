@@ -151,7 +151,7 @@ def _selection(route: Route, opened: Opened) -> Selection | None:
     try:
         if not route.predicate.holds(opened):
             return None
-    except Exception as error:  # noqa: BLE001  # a delivery records it: DEAD(predicate.raised)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a delivery records it: DEAD(predicate.raised)
         return Selection(route, f"{type(error).__name__}: {error}")
     lacking = route.lacks_key(opened)
     return Selection(route, lacking, "key.missing") if lacking else Selection(route)

@@ -113,7 +113,7 @@ def _open(
         return _receipt(envelope, ReceiptKind.INVALID, error.cause, "\n".join(map(str, error.violations)))
     except MessageRefused as error:
         return _receipt(envelope, ReceiptKind.REFUSED, error.cause, error.detail)
-    except Exception as error:  # noqa: BLE001  # a receipt records it; the reader must live
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a receipt records it; the reader must live
         return _receipt(envelope, ReceiptKind.INVALID, "reader.raised", f"{type(error).__name__}: {error}")
     return _Candidate(envelope, opened, catalogue.routes.select(opened))
 

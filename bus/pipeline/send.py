@@ -116,7 +116,7 @@ def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, De
     began = shift.clock()
     try:
         result: Answer | DeliveryFailure = adapter.send(parcel_of(claimed))
-    except Exception as error:  # noqa: BLE001  # the delivery records it
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the delivery records it
         result = _failure(error)
     ended = shift.clock()
     window.pace = (window.pace * 3 + (ended - turn)) / 4
@@ -129,7 +129,7 @@ def _send_many(several: Sequence[Claimed], window: Window, shift: Shift) -> list
     began = shift.clock()
     try:
         results = list(window.adapter.send_many([parcel_of(claimed) for claimed in several]))
-    except Exception as error:  # noqa: BLE001  # the deliveries record it
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the deliveries record it
         results = [_failure(error) for _ in several]
     ended = shift.clock()
     window.pace = (window.pace * 3 + (ended - began) / len(several)) / 4
@@ -139,7 +139,7 @@ def _send_many(several: Sequence[Claimed], window: Window, shift: Shift) -> list
     ]
 
 
-def _failure(error: Exception) -> DeliveryFailure:
+def _failure(error: Exception | SystemExit) -> DeliveryFailure:
     if isinstance(error, DeliveryFailure):
         return error
     # Whether it was sent nobody knows.
@@ -231,7 +231,7 @@ def _is_open(row: EndpointRow, window: Window, shift: Shift) -> bool:
         shift.store.put_off_check(name, check_in=pause, cause=error.cause, detail=error.detail)
         shift.telemetry.event("endpoint check failed", endpoint=name, cause=error.cause, detail=error.detail)
         return False
-    except Exception as error:  # noqa: BLE001  # the endpoint's row records it
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the endpoint's row records it
         shift.store.put_off_check(
             name, check_in=pause, cause="adapter.raised", detail=f"{type(error).__name__}: {error}"
         )
@@ -293,7 +293,7 @@ def _probe_one(doubt: Doubt, window: Window, shift: Shift) -> None:
     began = shift.clock()
     try:
         finding = window.adapter.probe(parcel_of(claimed))
-    except Exception as error:  # recorded; no answer leaves it in doubt
+    except (Exception, SystemExit) as error:  # recorded; no answer leaves it in doubt
         failure = error if isinstance(error, DeliveryFailure) else PermanentFailure("adapter.raised", repr(error))
         outcome = Outcome(event=Event.DOUBT, cause=failure.cause, detail=failure.detail)
         attempt = shift.attempt(

@@ -43,7 +43,7 @@ def _transform_one(claimed: Claimed, shift: Shift) -> Ended:
         return _made(claimed, opened, route, shift.catalogue)
     except DeliveryFailure as error:
         failure = error
-    except Exception as error:  # noqa: BLE001  # the delivery records it, and the batch goes on
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the delivery records it, and the batch goes on
         failure = PermanentFailure("transformer.raised", f"{type(error).__name__}: {error}")
     outcome = fail(
         failure,
@@ -88,7 +88,7 @@ def open_kept(message: Message, catalogue: Catalogue) -> Opened:
         return Opened(message, catalogue.contracts.of(message.type).read(message.body))
     except MessageInvalid as error:
         raise PermanentFailure("contract.changed", str(error)) from error
-    except Exception as error:  # the delivery records it
+    except (Exception, SystemExit) as error:  # the delivery records it
         raise PermanentFailure("reader.raised", f"{message.type}: {type(error).__name__}: {error}") from error
 
 
@@ -111,7 +111,7 @@ def run_transform(
         outputs = [made] if isinstance(made, Outgoing) else list(made)
     except DeliveryFailure:
         raise
-    except Exception as error:  # the delivery records it
+    except (Exception, SystemExit) as error:  # the delivery records it
         raise PermanentFailure(
             "transformer.raised", f"{route.transform.name}: {type(error).__name__}: {error}"
         ) from error
@@ -137,7 +137,7 @@ def _require_predicate(opened: Opened, route: Route) -> None:
     """Something failed here before: perhaps the predicate, and it may say something else now."""
     try:
         holds = route.predicate.holds(opened)
-    except Exception as error:  # the delivery records it
+    except (Exception, SystemExit) as error:  # the delivery records it
         raise PermanentFailure("predicate.raised", f"{type(error).__name__}: {error}") from error
     if not holds:
         raise PermanentFailure("predicate.not-met", f"route {route.name} does not take this message now: discard it")

@@ -93,6 +93,10 @@ def _raise(_: Opened, context: TransformContext) -> Made:
     raise ZeroDivisionError("step 666")
 
 
+def _leave(_: Opened, context: TransformContext) -> Made:
+    raise SystemExit(0)
+
+
 def _raise_late(_: Opened, context: TransformContext) -> Made:
     def outputs() -> Iterator[Outgoing]:
         yield GOOD
@@ -144,6 +148,7 @@ def _with_maps(bus: DirectBus) -> Catalogue:
     ("wrong", "cause"),
     [
         (_raise, "transformer.raised"),
+        (_leave, "transformer.raised"),
         (_raise_late, "transformer.raised"),
         (_forget_to_return, "transformer.raised"),
         (_return_documents, "transformer.output-invalid"),

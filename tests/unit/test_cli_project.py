@@ -257,3 +257,79 @@ def test_a_process_that_refuses_to_start_says_so_in_the_form_of_its_log(tmp_path
     assert json.loads(line)["level"] == "ERROR"
     assert "is not TOML" in json.loads(line)["event"]
     assert done.stdout == ""
+
+
+def _a_project(folder: Path, endpoint: str, **files: str) -> CommandLine:
+    for name in ("routes", "transformers", "adapters"):
+        (folder / name).mkdir()
+        if files:
+            (folder / name / "__init__.py").touch()
+    for name, text in files.items():
+        (folder / name.replace("__", "/")).with_suffix(".py").write_text(text)
+    (folder / "bus.toml").write_text(
+        '[sites.P1]\n[systems.books]\nrole="ERP"\nsites=["P1"]\nuser="b"\nowner="o"\nsupport="s"\n'
+        f'[endpoints.books]\nsystem = "books"\n{endpoint}\n'
+    )
+    return CommandLine(
+        {
+            "BUS_PROJECT": str(folder),
+            "BUS_STORE": f"sqlite:///{folder}/bus.db",
+            "COLUMNS": "200",
+            "TARGET": "hunter2-S3cret",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["env:TARGET", "hunter2-S3cret", "http://xn--a/hunter2-S3cret", "user:hunter2-S3cret/x", "ftp://hunter2-S3cret@h/"],
+)
+def test_an_address_that_is_none_is_never_quoted(tmp_path: Path, address: str) -> None:
+    result = _a_project(tmp_path, f'adapter = "http"\naddress = "{address}"').type("check")
+
+    assert result.exit_code == 1
+    assert "[endpoints.books]" in result.stdout
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        'adapter = "http"\naddress = "http://h/hook?token=S3cret"',
+        'adapter = "amqp"\naddress = "amqp://u:S3cret@h/"\noptions = { url = "env:U" }',
+    ],
+)
+def test_an_address_is_shown_without_what_may_be_secret(tmp_path: Path, endpoint: str) -> None:
+    bus = _a_project(tmp_path, endpoint)
+    assert bus.type("store", "upgrade").exit_code == 0
+
+    for words in (("endpoint", "show", "books"), ("endpoint", "show", "books", "-o", "json"), ("endpoint", "list")):
+        assert "S3cret" not in bus.type(*words).output
+
+
+def test_an_adapter_that_raises_is_named_and_its_words_are_not_repeated(tmp_path: Path) -> None:
+    shy = "class Shy:\n    def __init__(self, endpoint, *, secret):\n        raise LookupError('hunter2')\n"
+    _a_project(tmp_path, 'adapter = "adapters.shy_one:Shy"\naddress = "http://h/"', adapters__shy_one=shy)
+
+    [complaint] = _checked_elsewhere(tmp_path)
+
+    assert "[endpoints.books]" in complaint
+    assert "LookupError" in complaint
+    assert "hunter2" not in complaint
+
+
+@pytest.mark.parametrize("file", ["transformers__leaves", "routes__leaves"])
+def test_a_project_that_leaves_python_is_not_taken_for_sound(tmp_path: Path, file: str) -> None:
+    _a_project(tmp_path, 'adapter = "http"\naddress = "http://h/"', **{file: "raise SystemExit(0)\n"})
+
+    [complaint] = _checked_elsewhere(tmp_path)
+
+    assert f"{file.replace('__', '/')}.py:1: SystemExit" in complaint
+
+
+def _checked_elsewhere(folder: Path) -> list[str]:
+    """What `bus check` complains of, in a process that never imported this repository's own project."""
+    words = [sys.executable, "-m", "bus", "check", "-o", "json"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    return [row["complaint"] for row in json.loads(done.stdout)]

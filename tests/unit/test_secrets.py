@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
-from bus.errors import ConfigurationError
+from bus.errors import ConfigurationError, SecretUnavailable
 from bus.model.secret import Secret
 from bus.secret_references import resolve_secret
 
@@ -101,3 +102,40 @@ def test_a_secret_written_where_its_reference_belongs_is_refused_and_not_repeate
 
     assert VALUE not in str(caught.value)
     assert "env:NAME" in str(caught.value)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+
+    with pytest.raises(SecretUnavailable, match="no ordinary file"):
+        resolve_secret("file:pipe", root=tmp_path)
+
+
+def test_a_file_that_everybody_may_change_is_refused(file: Path) -> None:
+    file.chmod(0o602)
+
+    with pytest.raises(SecretUnavailable, match="chmod 600"):
+        resolve_secret("file:erp.password", root=file.parent)
+
+
+def test_a_huge_file_is_refused_without_being_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as huge:
+        huge.truncate(20 * 2**30)  # sparse
+    (tmp_path / "huge").chmod(0o600)
+
+    with pytest.raises(SecretUnavailable, match="larger than"):
+        resolve_secret("file:huge", root=tmp_path)
+
+
+def test_a_name_no_file_can_have_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SecretUnavailable, match="no file can have this name"):
+        resolve_secret("file:a\0b", root=tmp_path)
+
+
+def test_a_variable_that_is_no_text_is_refused_and_not_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(os.environ, "ERP_PASSWORD", os.fsdecode(b"M\xfcller"))
+
+    with pytest.raises(SecretUnavailable, match="not UTF-8 text") as caught:
+        resolve_secret("env:ERP_PASSWORD", root=tmp_path)
+
+    assert "ller" not in str(caught.value)
