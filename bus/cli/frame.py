@@ -164,7 +164,7 @@ def _exit_code(run: Callable[[], int | None], work: Desk) -> int:
 
 def _told(error: BusError, work: Desk, code: int) -> int:
     if work.debug:
-        traceback.print_exc()
+        _tell_story(work)
     text = str(error)
     if isinstance(error, MessageInvalid) and len(error.violations) > 1:
         text = "\n  ".join([error.cause, *map(str, error.violations)])
@@ -176,7 +176,7 @@ def _told(error: BusError, work: Desk, code: int) -> int:
 
 def _unexpected(error: Exception, work: Desk) -> int:
     if work.debug:
-        traceback.print_exc()
+        _tell_story(work)
         return NOT_AVAILABLE
     line = plain(str(error)).strip().partition("\n")[0]
     work.out.say(
@@ -185,6 +185,14 @@ def _unexpected(error: Exception, work: Desk) -> int:
         style="red",
     )
     return NOT_AVAILABLE
+
+
+def _tell_story(work: Desk) -> None:
+    """The traceback of the error being handled: on stderr, or as a line of the log where stderr is one."""
+    if work.out.log is None:
+        traceback.print_exc()
+    else:
+        work.out.log(traceback.format_exc())
 
 
 # --- options several nouns share -------------------------------------------------------------------------------------

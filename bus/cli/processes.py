@@ -27,7 +27,7 @@ _CLASS = click.option(
 
 def _start(process: Callable[[Project], int]) -> int:
     """Run a process of the project; its logs go to stderr, with -o json (or ndjson) as JSON lines."""
-    from bus.telemetry.logs import configure_logs, log_error
+    from bus.telemetry.logs import configure_logs, forward_python, log_error
 
     gc.set_threshold(*COLLECTING)
     work = desk()
@@ -35,6 +35,7 @@ def _start(process: Callable[[Project], int]) -> int:
     configure_logs(as_json=as_json, level="DEBUG" if work.debug else "INFO")
     if as_json:
         work.out.log = log_error
+        forward_python()
     return process(work.project)
 
 

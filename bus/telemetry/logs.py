@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -25,6 +26,7 @@ _WARNINGS = (
     "buried",
     "late",
     "not put",
+    "cannot",
 )
 
 _ORDINARY = frozenset({"message accepted", "delivery transformed", "delivery succeed"})
@@ -63,6 +65,27 @@ def configure_logs(*, as_json: bool, level: str = "INFO") -> None:
 def log_error(text: str) -> None:
     """What ends a process, as a line of its log."""
     logger.error("{}", text)
+
+
+def forward_python() -> None:
+    """From now on, and until the process ends, warnings and errors that nobody caught are lines of the log too.
+
+    Python by itself writes them to stderr as several lines of text, between those of the log.
+    """
+    logging.captureWarnings(True)
+    threading.excepthook = _tell_thread
+    sys.unraisablehook = _tell_unraisable
+
+
+def _tell_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_value is not None and not isinstance(ended.exc_value, SystemExit):
+        thread = ended.thread.name if ended.thread else ""
+        logger.bind(thread=thread).opt(exception=ended.exc_value).error("thread ended by an error")
+
+
+def _tell_unraisable(error: sys.UnraisableHookArgs) -> None:
+    what = f"{error.err_msg or 'Exception ignored in'}: {type(error.object).__name__}"
+    logger.opt(exception=error.exc_value).error("{}", what)
 
 
 class _Forward(logging.Handler):
