@@ -45,6 +45,7 @@ from bus.pipeline.worker import BATCH as CLAIMED
 from bus.pipeline.worker import BUDGET, Shift
 from bus.ports import Receipt
 from bus.project import Project
+from bus.secret_references import missing_secrets
 from bus.settings import PRIVATE
 from bus.store.sqlstore import SqlStore
 from bus.telemetry.logs import LogTelemetry
@@ -87,9 +88,26 @@ def _until_stopped(threads: Sequence[threading.Thread], stop: threading.Event) -
     return 1 if died else 0
 
 
-def run_router(project: Project, classes: Sequence[MessageClass] = tuple(MessageClass)) -> int:
+def _require_sound(project: Project, *, supervised: bool) -> None:
+    """Refuse to start with a project that does not fit together.
+
+    `bus run` has asked the adapters before it started anything. A process that it starts again does not: an address
+    that was changed meanwhile is its endpoint's own trouble, what goes there is held, and all others go on.
+
+    Raises:
+        ConfigurationError: every complaint, a line each.
+    """
+    if not supervised:
+        require_sound(project)
+    elif project.complaints:
+        raise ConfigurationError("\n".join(project.complaints))
+
+
+def run_router(
+    project: Project, classes: Sequence[MessageClass] = tuple(MessageClass), *, supervised: bool = False
+) -> int:
     """Read the inbound queues of these classes (with the events also what the broker put aside) until stopped."""
-    require_sound(project)
+    _require_sound(project, supervised=supervised)
     background = _step_back(set(classes) == {MessageClass.EVENT})
     store = open_store(project, background=background)
     telemetry = LogTelemetry(_process_name("router"))
@@ -164,9 +182,9 @@ def queues_of_class(project: Project, message_class: MessageClass) -> list[str]:
     return [f"transform.{message_class}", *(f"send.{name}" for name in endpoints)]
 
 
-def run_worker(project: Project, queues: Sequence[str] = ()) -> int:
+def run_worker(project: Project, queues: Sequence[str] = (), *, supervised: bool = False) -> int:
     """Work on these queues (default: all) until stopped, then drain."""
-    require_sound(project)
+    _require_sound(project, supervised=supervised)
     names = list(queues or project.catalogue.queues)
     background = _step_back(set(names) <= set(queues_of_class(project, MessageClass.EVENT)))
     store = open_store(project, background=background)
@@ -264,9 +282,9 @@ def _work_through(queue: str, step: Callable[[], bool], shift: Shift) -> None:
             return
 
 
-def run_relay(project: Project) -> int:
+def run_relay(project: Project, *, supervised: bool = False) -> int:
     """Resume what is due, unattended or orphaned, until stopped."""
-    require_sound(project)
+    _require_sound(project, supervised=supervised)
     store = open_store(project)
     name = _process_name("relay")
     telemetry = LogTelemetry(name)
@@ -293,6 +311,9 @@ def run_all(project: Project, *, output: str = "table") -> int:
     if absent := absent_maps(project.catalogue):
         raise ConfigurationError("\n".join(absent))
     telemetry = LogTelemetry("supervisor")
+    for endpoint in project.settings.endpoints.values():
+        for text in missing_secrets(endpoint, root=project.root):
+            telemetry.event("endpoint lacks a secret: its deliveries are held", endpoint=endpoint.name, detail=text)
     upgrade_store(project).close()
     if project.settings.broker != PRIVATE:
         return _supervise(project, telemetry, output)
@@ -312,7 +333,7 @@ def children_of(project: Project, output: str) -> list[Child]:
     """The processes of `bus run`."""
 
     def child(name: str, *words: str) -> Child:
-        argv = (sys.executable, "-m", "bus", "--project", str(project.root), *words, "-o", output)
+        argv = (sys.executable, "-m", "bus", "--project", str(project.root), *words, "--supervised", "-o", output)
         return Child(name=name, argv=argv)
 
     children = []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bus.errors import ConfigurationError, SecretUnavailable
 from bus.model.secret import Secret
+from bus.model.system import Endpoint
 
 LARGEST = 64 * 1024
 """Bytes of a file that holds a secret."""
@@ -34,6 +35,17 @@ def resolve_secret(reference: str, *, root: Path) -> Secret:
 def revealed(value: str, *, root: Path) -> str:
     """A setting that may be a secret reference: what the reference says, or the value itself."""
     return resolve_secret(value, root=root).reveal() if value.startswith(("env:", "file:")) else value
+
+
+def missing_secrets(endpoint: Endpoint, *, root: Path) -> tuple[str, ...]:
+    """References of the endpoint, its address among them, that cannot be read now; each with its place in bus.toml."""
+    found = []
+    for name, value in {"address": endpoint.address, **endpoint.options}.items():
+        try:
+            revealed(value if isinstance(value, str) else "", root=root)
+        except ConfigurationError as error:
+            found.append(f"bus.toml [endpoints.{endpoint.name}] {name}: {error}")
+    return tuple(found)
 
 
 def _from_environment(name: str) -> str:

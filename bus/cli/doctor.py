@@ -14,7 +14,7 @@ from bus.cli.frame import FOUND_BAD, OK, BusCommand
 from bus.cli.output import Column
 from bus.cli.store import NOT_FOR_REGULATED_USE
 from bus.cli.texts import counted, duration, plain
-from bus.errors import BusError
+from bus.errors import BusError, SecretUnavailable
 from bus.model.shown_url import shown_url
 
 SKEW = timedelta(seconds=2)
@@ -77,10 +77,16 @@ def _project(work: Desk) -> Iterator[Finding]:
 
 def _endpoints(work: Desk) -> Iterator[Finding]:
     from bus.bootstrap import adapter_of
+    from bus.secret_references import missing_secrets
 
     for endpoint in work.project.settings.endpoints.values():
+        missing = missing_secrets(endpoint, root=work.project.root)
+        yield from (Finding(f"endpoint {endpoint.name}", "bad", text) for text in missing)
         try:
             adapter_of(work.project, endpoint).close()
+        except SecretUnavailable as error:
+            if not missing:
+                yield Finding(f"endpoint {endpoint.name}", "bad", str(error))
         except BusError as error:
             yield Finding(f"endpoint {endpoint.name}", "bad", str(error))
 

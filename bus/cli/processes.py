@@ -24,6 +24,10 @@ _CLASS = click.option(
     help="Of this class only. May be repeated.",
 )
 
+_SUPERVISED = click.option(
+    "--supervised", is_flag=True, hidden=True, help="Started by bus run, which has checked the endpoints."
+)
+
 
 def _start(process: Callable[[Project], int]) -> int:
     """Run a process of the project; its logs go to stderr, with -o json (or ndjson) as JSON lines."""
@@ -49,24 +53,26 @@ def run() -> int:
 
 @click.command(cls=BusCommand)
 @_CLASS
-def router(classes: tuple[str, ...]) -> int:
+@_SUPERVISED
+def router(classes: tuple[str, ...], supervised: bool) -> int:
     """Take messages from the broker into the store."""
     from bus.processes import run_router
 
     chosen = tuple(MessageClass(name) for name in classes) or tuple(MessageClass)
-    return _start(lambda project: run_router(project, chosen))
+    return _start(lambda project: run_router(project, chosen, supervised=supervised))
 
 
 @click.command(cls=BusCommand)
 @_CLASS
 @click.option("--endpoint", "endpoints", multiple=True, help="Serve this endpoint only. May be repeated.")
-def worker(classes: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
+@_SUPERVISED
+def worker(classes: tuple[str, ...], endpoints: tuple[str, ...], supervised: bool) -> int:
     """Transform and deliver what the store holds."""
     from bus.processes import queues_of_class, run_worker
 
     def work(project: Project) -> int:
         queues = [queue for name in classes for queue in queues_of_class(project, MessageClass(name))]
-        return run_worker(project, [*queues, *_queues_of(endpoints, desk())])
+        return run_worker(project, [*queues, *_queues_of(endpoints, desk())], supervised=supervised)
 
     return _start(work)
 
@@ -80,8 +86,9 @@ def _queues_of(endpoints: tuple[str, ...], work: Desk) -> list[str]:
 
 
 @click.command(cls=BusCommand)
-def relay() -> int:
+@_SUPERVISED
+def relay(supervised: bool) -> int:
     """Resume what is due, unattended or orphaned."""
     from bus.processes import run_relay
 
-    return _start(run_relay)
+    return _start(lambda project: run_relay(project, supervised=supervised))

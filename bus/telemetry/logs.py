@@ -26,6 +26,7 @@ _WARNINGS = (
     "buried",
     "late",
     "not put",
+    "lacks",
     "cannot",
 )
 
