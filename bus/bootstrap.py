@@ -26,7 +26,7 @@ from bus.model.topology import ENGINE, Topology, definitions, plan_topology
 from bus.ports import Adapter, AdapterFactory, Telemetry
 from bus.private_files import make_private_folder
 from bus.project import Project
-from bus.secret_references import resolve_secret, revealed
+from bus.secret_references import is_reference, resolve_secret, revealed
 from bus.settings import PRIVATE
 from bus.store import schema
 from bus.store.engine import Database
@@ -203,20 +203,27 @@ def wake_for(project: Project, telemetry: Telemetry) -> Callable[[Collection[str
 
 
 def complaints_of(project: Project) -> tuple[str, ...]:
-    """Everything that keeps the project from starting, adapters included; each with its file and place.
+    """What every process refuses to start with, adapters included; each with its file and place.
 
-    A secret that is not there yet is not among it.
+    A secret that is not there yet is not among it. `bus check` and `bus run` ask for absent value maps besides.
     """
     found = list(project.complaints)
-    for endpoint in project.settings.endpoints.values():
-        try:
-            adapter_of(project, endpoint).close()
-        except SecretUnavailable:
-            continue  # no fault of the project, and no reason to stop all others: what goes there is held
-        except ConfigurationError as error:
-            text = str(error)
-            found.append(text if "bus.toml" in text else f"bus.toml [endpoints.{endpoint.name}]: {text}")
+    found += filter(None, (_adapter_complaint(project, each) for each in project.settings.endpoints.values()))
     return tuple(found)
+
+
+def _adapter_complaint(project: Project, endpoint: Endpoint) -> str:
+    try:
+        adapter_of(project, endpoint).close()
+    except (SecretUnavailable, NotAvailable):
+        # No fault of the project, and no reason to stop all others: what goes there is held.
+        if endpoint.adapter in _CONNECTORS and is_reference(endpoint.address):
+            # Its options are judged all the same.
+            return _adapter_complaint(project, replace(endpoint, address=f"{endpoint.adapter}://address.invalid/"))
+    except ConfigurationError as error:
+        text = str(error)
+        return text if "bus.toml" in text else f"bus.toml [endpoints.{endpoint.name}]: {text}"
+    return ""
 
 
 def require_sound(project: Project) -> None:
@@ -233,18 +240,20 @@ def require_sound(project: Project) -> None:
 
 
 def adapter_of(project: Project, endpoint: Endpoint) -> Adapter:
-    """Make the adapter of an endpoint; it does no I/O yet.
+    """Make the adapter of an endpoint; it calls nobody yet.
 
     Raises:
+        SecretUnavailable: its address is a reference that leads nowhere.
+        NotAvailable: it needs the private broker's address, and that does not run.
         ConfigurationError: no such adapter, or it does not understand its address or options.
     """
+    factory = _adapter_factory(endpoint)
     address = endpoint.address
     options = dict(endpoint.options)
     if address == "broker":
         options["url"] = "broker"
         address = "amqp://broker"
-    elif address.startswith(("env:", "file:")):
-        address = resolve_secret(address, root=project.root).reveal()
+    address = revealed(address, root=project.root)
 
     def secret(name: str) -> Secret:
         reference = str(options[name])
@@ -252,7 +261,6 @@ def adapter_of(project: Project, endpoint: Endpoint) -> Adapter:
             return Secret(reference, broker_url(project))
         return resolve_secret(reference, root=project.root)
 
-    factory = _adapter_factory(endpoint)
     try:
         return factory(replace(endpoint, address=address, options=options), secret=secret)
     except BusError:
@@ -266,8 +274,8 @@ def adapter_or_stand_in(project: Project, endpoint: Endpoint, telemetry: Telemet
     """The adapter; where it cannot be made, one that holds what goes there, so that all others are served."""
     try:
         return adapter_of(project, endpoint)
-    except ConfigurationError as error:
-        telemetry.event("endpoint cannot be opened: refused", endpoint=endpoint.name, detail=str(error))
+    except (ConfigurationError, NotAvailable) as error:
+        telemetry.event("endpoint cannot be opened", endpoint=endpoint.name, detail=str(error))
         return UnopenedAdapter(str(error))
 
 

@@ -32,9 +32,13 @@ def resolve_secret(reference: str, *, root: Path) -> Secret:
     raise ConfigurationError("found a secret that is no reference: write env:NAME or file:path instead of its value")
 
 
+def is_reference(value: str) -> bool:
+    return value.startswith(("env:", "file:"))
+
+
 def revealed(value: str, *, root: Path) -> str:
     """A setting that may be a secret reference: what the reference says, or the value itself."""
-    return resolve_secret(value, root=root).reveal() if value.startswith(("env:", "file:")) else value
+    return resolve_secret(value, root=root).reveal() if is_reference(value) else value
 
 
 def missing_secrets(endpoint: Endpoint, *, root: Path) -> tuple[str, ...]:
@@ -67,7 +71,7 @@ def _from_file(path: Path, reference: str) -> str:
                 raise SecretUnavailable(f"secret {reference}: {path} is no ordinary file")
             if mode & stat.S_IRWXO:
                 raise SecretUnavailable(
-                    f"secret {reference}: {path} can be read or changed by everybody (mode {stat.S_IMODE(mode):04o}); "
+                    f"secret {reference}: {path} gives rights to everybody (mode {stat.S_IMODE(mode):04o}); "
                     f"type: chmod 600 {path}"
                 )
             raw = file.read(LARGEST + 1)

@@ -18,6 +18,7 @@ from bus.cli.output import WIDE, WIDEST, Column, styled
 from bus.cli.texts import duration, plain
 from bus.errors import NotFound
 from bus.model.shown_url import shown_url
+from bus.secret_references import is_reference
 
 if TYPE_CHECKING:
     from bus.model.catalogue import Catalogue
@@ -125,13 +126,20 @@ def _taken(by_route: Mapping[str, Mapping[str, int]], catalogue: Catalogue | Non
     return found
 
 
+def _shown(address: str) -> str:
+    """Without what may be secret; a reference is none, and says what has to be there."""
+    if is_reference(address):
+        return address
+    return ";".join(map(shown_url, address.split(";")))
+
+
 def _about(declared: Endpoint | None, catalogue: Catalogue | None) -> dict[str, Any]:
     if declared is None or catalogue is None:
         return {}
     system = catalogue.systems.get(declared.system)
     return {
         "adapter": declared.adapter,
-        "address": ";".join(map(shown_url, declared.address.split(";"))),
+        "address": _shown(declared.address),
         "concurrency": declared.concurrency,
         "timeout": declared.timeout,
         "visible_after": declared.visible_after,

@@ -62,7 +62,8 @@ def _notable_in(lane: ColumnElement[int]) -> Select[Any]:
     first_stop = func.min(case((stops, n.position))).over()
     judged = select(numbered, runs.label("runs"), first_stop.label("first_stop")).subquery("judged")
     j = judged.c
-    return select(*(j[c.name] for c in _STANDING)).where((j.position == 1) | ~j.runs | (j.position > j.first_stop))
+    notable = (j.position == 1) | ~j.runs | (j.position > j.first_stop)
+    return select(*(j[c.name] for c in _STANDING)).where(notable).order_by(j.position)
 
 
 def _at(name: str, *, from_end: bool = False, after: int = 0) -> tuple[Any, Any]:

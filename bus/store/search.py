@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -80,16 +80,26 @@ def list_messages(
         window = _window(query, bounds)
         found = _filtered(query, window)
         if matches is not None:
-            return _read_and_match(connection, found, matches, limit)
+            page = _read_and_match(connection, found, matches, limit)
+            return page if page.goes_on_at is not None else _with_what_was_not_seen(connection, page, query, bounds)
         rows = connection.execute(found.limit(limit)).all()
         lines = _lines(connection, rows)
-        if len(rows) == limit:
-            more = count_up_to(connection, found, limit + COUNTED) - limit
+        if len(rows) == limit and (more := count_up_to(connection, found, limit + COUNTED) - limit):
             return Page(lines, more, more < COUNTED, rows[-1].id)
-        seen = connection.execute(_seen(window)).one()
-        if seen.rows == LOOK_AT:
-            return Page(lines, goes_on_at=seen.oldest, looked_at=LOOK_AT)
-        return Page(lines)
+        return _with_what_was_not_seen(connection, Page(lines), query, bounds)
+
+
+def _with_what_was_not_seen(
+    connection: Connection, page: Page[MessageLine], query: MessageQuery, bounds: _Bounds
+) -> Page[MessageLine]:
+    """All that fits in the window is on the page: where the window ended at LOOK_AT, the search goes on behind it."""
+    window = _window(query, bounds)
+    seen = connection.execute(_seen(window)).one()
+    is_full = seen.rows == LOOK_AT
+    if query.state is not None and _starts_from_state(query):
+        few = select(func.count()).select_from(_in_few(query.state, bounds))
+        is_full |= connection.execute(few).scalar_one() == LOOK_AT
+    return replace(page, goes_on_at=seen.oldest, looked_at=LOOK_AT) if is_full else page
 
 
 def _newest(connection: Connection, before: int | None, limit: int) -> Page[MessageLine]:
@@ -99,11 +109,9 @@ def _newest(connection: Connection, before: int | None, limit: int) -> Page[Mess
         messages = messages.where(_M.id < before)
     rows = connection.execute(messages.order_by(_M.id.desc()).limit(limit)).all()
     lines = _lines(connection, rows)
-    if len(rows) < limit:
-        return Page(lines)
     # Without an order, so that SQLite counts in one of the small indexes instead of among the bodies.
     more = count_up_to(connection, messages.with_only_columns(_M.id), limit + COUNTED) - limit
-    return Page(lines, more, more < COUNTED, rows[-1].id)
+    return Page(lines, more, more < COUNTED, rows[-1].id) if more > 0 else Page(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +160,8 @@ def _window(query: MessageQuery, bounds: _Bounds) -> Any:
     elif query.subject:
         messages = messages.where(_M.subject == query.subject)
     elif query.state is not None and _starts_from_state(query):
-        few = _in_few(query.state)
-        newest = select(few.c.message.label("id")).distinct().where(*bounds.hold(few.c.message))
+        few = _in_few(query.state, bounds)
+        newest = select(few.c.message.label("id")).distinct()
         messages = _of_numbers(messages, newest.order_by(few.c.message.desc()).limit(LOOK_AT))
     elif query.type:
         messages = messages.where(_M.type == query.type)
@@ -176,14 +184,16 @@ def _of_numbers(messages: Select[Any], numbers: Select[Any]) -> Select[Any]:
     return messages.join(few, few.c.id == _M.id)
 
 
-def _in_few(state: State) -> Any:
-    """The messages of at most LOOK_AT deliveries in the state; limited apart, so that the state's index is read."""
-    few = select(_D.message).where(in_state(_D.state, state))
-    if state is State.DEAD:
-        few = few.order_by(_D.id.desc())
+def _in_few(state: State, bounds: _Bounds) -> Any:
+    """The newest messages of at most LOOK_AT deliveries in the state.
+
+    Their numbers as an expression: no plan reads the index of messages then, instead of the state's.
+    """
+    number = _D.message + 0
+    few = select(_D.message).where(in_state(_D.state, state), *bounds.hold(number))
     if state is State.WAITING:
         few = few.where(_D.stands)
-    return few.limit(LOOK_AT).subquery("few")
+    return few.order_by(number.desc()).limit(LOOK_AT).subquery("few")
 
 
 def _filtered(query: MessageQuery, window: Any) -> Select[Any]:

@@ -146,6 +146,47 @@ def test_a_rare_match_is_found_page_by_page_however_far_back_it_is(
     assert looks == 3
 
 
+def test_every_message_in_a_state_is_found_page_by_page_however_many_there_are(
+    store: SqlStore, bus: DirectBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "LOOK_AT", 3)
+    bus.receive(*(a_step(f"{order}", 1) for order in range(1, 9)))
+
+    found: list[str] = []
+    page = find(store, state=State.READY, limit=2)
+    found += ids(page)
+    while page.goes_on_at is not None:
+        page = find(store, state=State.READY, limit=2, before=page.goes_on_at)
+        found += ids(page)
+
+    assert found == [f"{order}-1" for order in range(8, 0, -1)]
+
+
+def test_documents_are_read_behind_the_first_window_too(
+    store: SqlStore, bus: DirectBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "LOOK_AT", 3)
+    bus.receive(a_step("1", 404), *(a_step("2", step) for step in range(1, 8)))
+
+    page = list_messages(store.database, MessageQuery(unrouted=True), limit=5, matches=lambda _: True)
+    while not page.items and page.goes_on_at is not None:
+        page = list_messages(
+            store.database, MessageQuery(unrouted=True), limit=5, before=page.goes_on_at, matches=lambda _: True
+        )
+
+    assert ids(page) == ["1-404"]
+
+
+def test_a_page_that_is_full_to_the_last_says_that_nothing_follows(store: SqlStore, bus: DirectBus) -> None:
+    bus.receive(*(a_step("1", step) for step in range(1, 7)))
+
+    page = find(store, limit=3)
+    last = find(store, limit=3, before=page.goes_on_at)
+
+    assert (len(last.items), last.more, last.goes_on_at) == (3, 0, None)
+    assert find(store, limit=6, type="test.step.v1").goes_on_at is None
+
+
 def test_documents_are_read_where_no_index_helps(store: SqlStore, bus: DirectBus) -> None:
     bus.receive(*(a_step("1", step) for step in range(1, 251)))
 

@@ -218,10 +218,11 @@ def test_a_project_can_be_named_before_or_after_the_command(tmp_path: Path) -> N
     [
         ('address = "env:NOT_SET_HERE"', ""),
         ('address = "http://127.0.0.1:1/"\noptions = { token = "env:NOT_SET_HERE" }', ""),
+        ('address = "env:NOT_SET_HERE"\noptions = { tokn = "env:NOT_SET_HERE" }', "tokn"),
         ('address = "ftp://127.0.0.1/"', "bus.toml [endpoints.books]"),
         ('address = "http://127.0.0.1:1/"\noptions = { tokn = "env:NOT_SET_HERE" }', "tokn"),
     ],
-    ids=["address-missing", "token-missing", "wrong-address", "unknown-option"],
+    ids=["address-missing", "token-missing", "address-missing-and-unknown-option", "wrong-address", "unknown-option"],
 )
 def test_a_secret_that_is_missing_stops_no_start_and_what_is_wrong_does(
     tmp_path: Path, options: str, complaint: str
@@ -305,6 +306,19 @@ def test_an_address_is_shown_without_what_may_be_secret(tmp_path: Path, endpoint
 
     for words in (("endpoint", "show", "books"), ("endpoint", "show", "books", "-o", "json"), ("endpoint", "list")):
         assert "S3cret" not in bus.type(*words).output
+
+
+def test_the_reference_of_an_address_is_shown(tmp_path: Path) -> None:
+    bus = _a_project(tmp_path, 'adapter = "http"\naddress = "env:NOT_SET_HERE"')
+    assert bus.type("store", "upgrade").exit_code == 0
+
+    assert "env:NOT_SET_HERE" in bus.type("endpoint", "show", "books").stdout
+
+
+def test_an_adapter_that_is_not_there_is_found_though_its_address_is_missing(tmp_path: Path) -> None:
+    bus = _a_project(tmp_path, 'adapter = "adapters.nope:Missing"\naddress = "env:NOT_SET_HERE"')
+
+    assert "adapters.nope" in bus.type("check").stdout
 
 
 def test_an_adapter_that_raises_is_named_and_its_words_are_not_repeated(tmp_path: Path) -> None:
