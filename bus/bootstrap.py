@@ -22,10 +22,10 @@ from bus.connectors.unopened import UnopenedAdapter
 from bus.errors import BusError, ConfigurationError, NotAvailable, SecretUnavailable
 from bus.model.secret import Secret
 from bus.model.system import Endpoint
-from bus.model.topology import ENGINE, Topology, definitions, plan_topology
+from bus.model.topology import ENGINE, VHOST, definitions
 from bus.ports import Adapter, AdapterFactory, Telemetry
 from bus.private_files import make_private_folder
-from bus.project import Project
+from bus.project import Project, topology_of
 from bus.secret_references import is_reference, resolve_secret, revealed
 from bus.settings import PRIVATE
 from bus.store import schema
@@ -33,9 +33,6 @@ from bus.store.engine import Database
 from bus.store.sqlstore import SqlStore
 from bus.workers.broker import HintBroker
 from bus.workers.hints import DramatiqHints
-
-VHOST = "plantbus"
-"""Name of the vhost on a private node; on another broker the URL names it."""
 
 _CONNECTORS: Mapping[str, AdapterFactory] = {"http": http_adapter, "amqp": AmqpAdapter}
 
@@ -75,18 +72,6 @@ def upgrade_store(project: Project) -> SqlStore:
 
 
 # --- the broker ------------------------------------------------------------------------------------------------------
-
-
-def topology_of(project: Project) -> Topology:
-    """What the project needs at the broker."""
-    settings = project.settings
-    return plan_topology(
-        systems=settings.systems.values(),
-        endpoints=settings.endpoints.values(),
-        contracts=project.catalogue.contracts,
-        partitions=settings.partitions,
-        engine_password=settings.password,
-    )
 
 
 def broker_url(project: Project) -> str:

@@ -21,7 +21,6 @@ from bus.bootstrap import (
     private_node,
     release,
     require_sound,
-    topology_of,
     upgrade_store,
     wake_for,
 )
@@ -44,7 +43,7 @@ from bus.pipeline.transform import transform
 from bus.pipeline.worker import BATCH as CLAIMED
 from bus.pipeline.worker import BUDGET, Shift
 from bus.ports import Receipt
-from bus.project import Project
+from bus.project import Project, topology_of
 from bus.secret_references import missing_secrets
 from bus.settings import PRIVATE
 from bus.store.sqlstore import SqlStore

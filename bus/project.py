@@ -18,6 +18,7 @@ from bus.find_project import find_project
 from bus.model.catalogue import Catalogue
 from bus.model.contract import Contract, Contracts
 from bus.model.route import Route, RouteTable
+from bus.model.topology import Topology, plan_topology
 from bus.model.values import ValueMap, ValueMaps
 from bus.settings import Settings, load_settings
 
@@ -78,6 +79,18 @@ def load_project(folder: Path | None = None) -> Project:
     )
     complaints = tuple(f"{_origin(text, origins)}: {text}" for text in catalogue.complaints())
     return Project(root=root, settings=settings, catalogue=catalogue, complaints=complaints)
+
+
+def topology_of(project: Project) -> Topology:
+    """What the project needs at the broker."""
+    settings = project.settings
+    return plan_topology(
+        systems=settings.systems.values(),
+        endpoints=settings.endpoints.values(),
+        contracts=project.catalogue.contracts,
+        partitions=settings.partitions,
+        engine_password=settings.password,
+    )
 
 
 def _modules(root: Path, package: str) -> Iterator[tuple[ModuleType, Path]]:

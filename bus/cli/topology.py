@@ -27,8 +27,8 @@ def topology() -> None:
 @topology.command()
 def show() -> None:
     """What the project needs at the broker; needs none. -o json: as RabbitMQ's definitions, without passwords."""
-    from bus.bootstrap import VHOST, topology_of
-    from bus.model.topology import definitions
+    from bus.model.topology import VHOST, definitions
+    from bus.project import topology_of
 
     work = desk()
     planned = topology_of(work.project)
@@ -66,8 +66,9 @@ def _parts(planned: Topology, work: Desk) -> Iterator[RenderableType]:
 @topology.command()
 def apply() -> int:
     """Create what is missing at the broker, and set users and rights where the management API is configured."""
-    from bus.bootstrap import broker_url, topology_of
+    from bus.bootstrap import broker_url
     from bus.broker.declare import declare
+    from bus.project import topology_of
     from bus.secret_references import resolve_secret
 
     work = desk()
@@ -118,8 +119,9 @@ def diff() -> int:
 
 def compare(work: Desk) -> Comparison:
     """By the management API where one is configured, else by asking passively over AMQP."""
-    from bus.bootstrap import broker_url, topology_of
+    from bus.bootstrap import broker_url
     from bus.broker.declare import look
+    from bus.project import topology_of
 
     planned = topology_of(work.project)
     url = broker_url(work.project)

@@ -18,6 +18,8 @@ UNROUTED = "bus.unrouted"
 DEAD = "bus.dead"
 ENGINE = "bus"
 """The engine's own user."""
+VHOST = "plantbus"
+"""Name of the vhost on a private node; on another broker the URL names it."""
 
 NEVER = 1_000_000_000
 """A delivery limit that never fires. Without one RabbitMQ 4 takes 20; -1 is no limit for 4, but one try for 3.10."""

@@ -23,10 +23,11 @@ from sqlalchemy import text
 
 from bus.bench.frame import Benchmark, Finding
 from bus.bench.services import Services
-from bus.bootstrap import VHOST, open_database, private_node, topology_of, upgrade_store
+from bus.bootstrap import open_database, private_node, upgrade_store
 from bus.broker.declare import declare
 from bus.client import Fact, connect
-from bus.project import Project, load_project
+from bus.model.topology import VHOST
+from bus.project import Project, load_project, topology_of
 from tests.benchmarks.wanted import Wanted
 from tests.plant.launch import Plant, running_plant, wait_until
 

@@ -15,7 +15,8 @@ from bus.broker.declare import declare
 from bus.broker.management import Management
 from bus.errors import BrokerUnavailable, ConfigurationError, NotAvailable
 from bus.model.topology import ENGINE, Topology
-from bus.project import Project
+from bus.model.topology import VHOST as PRIVATE_VHOST
+from bus.project import Project, topology_of
 from bus.secret_references import resolve_secret
 
 VHOST = "plantbus-demo"
@@ -45,7 +46,7 @@ def private_broker(project: Project) -> Iterator[Broker]:
         NotAvailable: it cannot be had; says what to type.
     """
     with bootstrap.private_node(project) as node:
-        yield Broker(urlsplit(f"amqp://127.0.0.1:{node.amqp_port}"), bootstrap.VHOST, _passwords(project))
+        yield Broker(urlsplit(f"amqp://127.0.0.1:{node.amqp_port}"), PRIVATE_VHOST, _passwords(project))
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def given_broker(project: Project, *, url: str, management: str) -> Iterator[Bro
             "`make demo BROKER=amqp://… MANAGEMENT=http://host:15672`"
         )
     bootstrap.ensure_secrets(project)
-    topology = bootstrap.topology_of(project)
+    topology = topology_of(project)
     named = unquote(address.path[1:])
     broker = Broker(address, named or VHOST, _passwords(project), _with_login(management, address))
     with ExitStack() as stack:
@@ -83,7 +84,7 @@ def given_broker(project: Project, *, url: str, management: str) -> Iterator[Bro
 
 
 def _passwords(project: Project) -> dict[str, str]:
-    users = bootstrap.topology_of(project).users
+    users = topology_of(project).users
     return {user.name: resolve_secret(user.password, root=project.root).reveal() for user in users}
 
 

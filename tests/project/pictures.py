@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bus.bootstrap import topology_of
 from bus.model.delivery import FINAL, TRANSITIONS, State
 from bus.model.envelope import EXCHANGE as IN
 from bus.model.message_class import MessageClass
 from bus.model.topology import DEAD, OUT, UNROUTED, Topology
-from bus.project import Project, load_project
+from bus.project import Project, load_project, topology_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"

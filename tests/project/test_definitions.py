@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bus.bootstrap import VHOST, topology_of
-from bus.model.topology import definitions
-from bus.project import load_project
+from bus.model.topology import VHOST, definitions
+from bus.project import load_project, topology_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from bus.bootstrap import complaints_of, topology_of
+from bus.bootstrap import complaints_of
 from bus.broker.consumer import Consumer
 from bus.broker.declare import declare
 from bus.broker.management import Management
@@ -23,7 +23,7 @@ from bus.broker.router import run_router
 from bus.model.message_class import MessageClass
 from bus.model.topology import UNROUTED, queues_of
 from bus.pipeline.receive import receive
-from bus.project import Project, load_project
+from bus.project import Project, load_project, topology_of
 from bus.store import schema
 from bus.store import tables as t
 from bus.store.engine import Database
