@@ -108,11 +108,11 @@ def messages_at_the_broker(vhost: Vhost) -> int:
     return int(found)
 
 
-@pytest.fixture(scope="module")
-def own_node(tmp_path_factory: pytest.TempPathFactory, installed_rabbitmq: None) -> Iterator[PrivateNode]:
-    """A RabbitMQ that these tests may kill."""
+@pytest.fixture
+def own_node(tmp_path: Path, installed_rabbitmq: None) -> Iterator[PrivateNode]:
+    """A RabbitMQ that a test may kill."""
     definitions = definitions_with_user("mes", "secret")
-    with PrivateNode(tmp_path_factory.mktemp("node") / "rabbitmq", definitions=definitions) as node:
+    with PrivateNode(tmp_path / "rabbitmq", definitions=definitions) as node:
         yield node
 
 
@@ -134,7 +134,7 @@ def test_promise_7_while_the_broker_is_down_publishers_get_an_error_and_all_resu
         (refused,) = line.publish_many([a_step("b", 50, "keeper", "ledger")])
         assert isinstance(refused, BrokerUnavailable)
         bus.keeper.release()
-        bus.keeper.wait_for_steps("a", [0])  # what a worker has in hand needs no broker
+        bus.keeper.wait_for_entries(1)  # what a worker has in hand needs no broker; it may hold more than the first
         own_node.restart()
         line.publish_many([a_step("b", step, "keeper", "ledger") for step in (50, 51)])
         bus.publish(a_step("b", 52, "keeper", "ledger"))
