@@ -22,7 +22,7 @@ from bus.model.topology import Topology, plan_topology
 from tests.services import Vhost
 
 ORDER, REPORT = "order.release.v1", "mes.report.v1"
-SOON = timedelta(seconds=10)
+SOON = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 CERTIFICATE = Path(__file__).parents[1] / "conformance" / "certificates" / "loopback.pem"
-PATIENCE = 30.0  # seconds a test waits for what must come
+PATIENCE = 60.0  # seconds a test waits for what must come
 
 
 class Act(Enum):

@@ -52,8 +52,8 @@ from tests import small_project as small
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds a test waits for what must come
-SOON = timedelta(seconds=10)
+PATIENCE = 60.0  # seconds a test waits for what must come
+SOON = timedelta(seconds=30)
 
 STEP, XML_STEP, TEXT_STEP, LOOSE_STEP = "test.step.v1", "xml.step.v1", "text.step.v1", "loose.step.v1"
 KEPT_STEP, PLAIN_STEP = "kept.step.v1", "plain.step.v1"

@@ -19,7 +19,7 @@ from bus.workers.supervisor import restart_delay
 from tests.services import Vhost
 from tests.system.workbench import QUEUE, Eye
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 PROGRAM = [sys.executable, "-m", "tests.system.supervised"]
 
 

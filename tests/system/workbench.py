@@ -27,7 +27,7 @@ ARGUMENTS: Mapping[str, object] = {
     "x-delivery-limit": NEVER,
     "x-dead-letter-exchange": DEAD,
 }
-PATIENCE = 10.0  # seconds a test waits for what must come
+PATIENCE = 60.0  # seconds a test waits for what must come
 QUIET = 1.5  # seconds a test waits for what must not come
 
 
