@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from bus.errors import DeliveryFailure, Exchange
 from bus.model.delivery import Event, Outcome, Stage, State
@@ -234,6 +234,14 @@ class AttemptRecord:
     """Release of the bus, digests of route, transformer and value maps."""
 
 
+class Owned(NamedTuple):
+    """A delivery that is locked to be settled."""
+
+    state: State
+    alone: bool
+    """Nothing else stands in its lane, or it has none: what happens to it moves nothing there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """An outcome to write. `queue` is where a transformed delivery goes on; output only after a transform."""
@@ -305,6 +313,9 @@ class Transaction(Protocol):
     def lock_lanes(self, lanes: Mapping[LaneKey, int]) -> dict[LaneKey, int]:
         """Lock the lanes, creating missing ones, and take that many places; returns the last place taken before."""
 
+    def lock_known_lanes(self, lanes: Collection[LaneKey]) -> None:
+        """Lock lanes that exist: in which something stands, or stood."""
+
     def lanes_standing(self, lanes: Collection[LaneKey]) -> set[LaneKey]:
         """Which of these (locked) lanes hold a standing delivery."""
 
@@ -330,11 +341,17 @@ class Transaction(Protocol):
         """
 
     # -- settling
-    def own(self, claims: Sequence[tuple[int, str]]) -> dict[int, State]:
-        """Lock these deliveries; those that still bear their token and are CLAIMED, SENDING or IN_DOUBT by it."""
+    def own(self, claims: Sequence[tuple[int, str]]) -> dict[int, Owned]:
+        """Lock these deliveries; those that still bear their token and are CLAIMED, SENDING or IN_DOUBT by it.
 
-    def settle(self, settled: Sequence[Settled], *, states: Mapping[int, State], actor: Actor) -> None:
-        """Write the outcomes of owned deliveries (`states`: as own() gave them), attempts, journal rows, totals."""
+        Their lanes are locked by now.
+        """
+
+    def settle(self, settled: Sequence[Settled], *, owned: Mapping[int, Owned], actor: Actor) -> None:
+        """Write the outcomes of owned deliveries (`owned`: as own() gave them), attempts, journal rows, totals.
+
+        What stands alone in its lane and may go on is READY at once; other lanes are to be advanced.
+        """
 
     def record_late(self, attempts: Sequence[AttemptRecord]) -> None:
         """Attempts whose delivery is somebody else's by now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -16,7 +16,7 @@ from bus.model.lane import LaneKey
 from bus.model.message import BUS, Message, Opened
 from bus.model.route import Selection
 from bus.pipeline.plan import Entry, lanes_touched, plan, searchable
-from bus.ports import Actor, Kept, MessageStore, NewDelivery, Settled, Telemetry, Transaction
+from bus.ports import Actor, Kept, MessageStore, NewDelivery, Owned, Settled, Telemetry, Transaction
 
 T = TypeVar("T")
 
@@ -141,38 +141,47 @@ def _settle_once(
     ended: Sequence[Ended], store: MessageStore, catalogue: Catalogue, actor: Actor
 ) -> tuple[set[str], dict[int, State]]:
     with store.transaction() as transaction:
-        lanes = _lanes(ended)
-        transaction.lock_lanes(dict.fromkeys(lanes | _lanes_of_children(ended, catalogue), 0))
-        states = transaction.own([(e.settled.claimed.id, e.settled.claimed.token) for e in ended])
-        ours = [e for e in ended if e.settled.claimed.id in states and _may_happen(states, e)]
-        transaction.settle([e.settled for e in ours], states=states, actor=actor)
+        lanes, of_children = _lanes(ended), _lanes_of_children(ended, catalogue)
+        if of_children:
+            transaction.lock_lanes(dict.fromkeys(lanes | of_children, 0))
+        else:
+            transaction.lock_known_lanes(lanes)
+        owned = transaction.own([(e.settled.claimed.id, e.settled.claimed.token) for e in ended])
+        ours = [e for e in ended if e.settled.claimed.id in owned and _may_happen(owned, e)]
+        transaction.settle([e.settled for e in ours], owned=owned, actor=actor)
         settled = {e.settled.claimed.id for e in ours}
         others = [e.settled for e in ended if e.settled.claimed.id not in settled]
         late = [s.attempt for s in others if s.attempt is not None]
         transaction.record_late(late)
-        _note_entered(ours, states, transaction)
+        _note_entered(ours, owned, transaction)
         queues = _write_children(ours, catalogue, transaction)
-        queues |= {e.settled.queue or e.settled.claimed.queue for e in ours if _may_run(e.settled)}
-        queues |= transaction.advance(lanes)
-        return queues, {e.settled.claimed.id: states[e.settled.claimed.id] for e in ours}
+        queues |= {e.settled.queue or e.settled.claimed.queue for e in ours if _may_run(e.settled, owned)}
+        queues |= transaction.advance(_lanes(e for e in ours if _moves_its_lane(e, owned)))
+        return queues, {e.settled.claimed.id: owned[e.settled.claimed.id].state for e in ours}
 
 
-def _may_happen(states: dict[int, State], e: Ended) -> bool:
+def _may_happen(owned: Mapping[int, Owned], e: Ended) -> bool:
     """A doubt about a delivery already in doubt changes nothing."""
-    return not (states[e.settled.claimed.id] is State.IN_DOUBT and e.settled.outcome.event is Event.DOUBT)
+    return not (owned[e.settled.claimed.id].state is State.IN_DOUBT and e.settled.outcome.event is Event.DOUBT)
 
 
-def _may_run(settled: Settled) -> bool:
-    """Given back or transformed, and in no lane: READY at once."""
+def _may_run(settled: Settled, owned: Mapping[int, Owned]) -> bool:
+    """Given back or transformed, and in no lane or alone there: READY at once."""
     laned = settled.claimed.lane is not None and (
         settled.claimed.stage is Stage.SEND
         or settled.claimed.destination == BUS
         or settled.outcome.event is Event.TRANSFORMED
     )
-    return settled.outcome.event in (Event.RELEASE, Event.TRANSFORMED) and not laned
+    goes_on = settled.outcome.event in (Event.RELEASE, Event.TRANSFORMED)
+    return goes_on and (owned[settled.claimed.id].alone or not laned)
 
 
-def _lanes(ended: Sequence[Ended]) -> set[LaneKey]:
+def _moves_its_lane(e: Ended, owned: Mapping[int, Owned]) -> bool:
+    """Others stand in its lane, or come to stand there: the parts of a split."""
+    return bool(e.children) or not owned[e.settled.claimed.id].alone
+
+
+def _lanes(ended: Iterable[Ended]) -> set[LaneKey]:
     return {e.settled.claimed.lane for e in ended if e.settled.claimed.lane is not None}
 
 
@@ -186,12 +195,12 @@ def _lanes_of_children(ended: Sequence[Ended], catalogue: Catalogue) -> set[Lane
     return lanes
 
 
-def _note_entered(ours: Sequence[Ended], states: dict[int, State], transaction: Transaction) -> None:
+def _note_entered(ours: Sequence[Ended], owned: Mapping[int, Owned], transaction: Transaction) -> None:
     """A bus delivery that ended no longer enters."""
     ended: Counter[int] = Counter()
     for e in ours:
         claimed = e.settled.claimed
-        if claimed.destination == BUS and after(states[claimed.id], e.settled.outcome.event) in FINAL:
+        if claimed.destination == BUS and after(owned[claimed.id].state, e.settled.outcome.event) in FINAL:
             ended[claimed.kept.row] += 1
     transaction.note_planned({message: (0, -count) for message, count in ended.items()})
 

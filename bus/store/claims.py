@@ -15,7 +15,9 @@ from bus.model.message import BUS
 from bus.ports import Claimed, Doubt, Kept, Output
 from bus.store import tables as t
 from bus.store.bulk import NUMBERS, one_of
+from bus.store.clock import store_clock
 from bus.store.engine import Database
+from bus.store.lanes import is_alone
 from bus.store.message_rows import message_of
 from bus.store.transaction import SqlTransaction
 from bus.store.work import chunks
@@ -26,11 +28,15 @@ _TRIALS = 1_000
 
 _D = t.delivery.c
 _QUEUE: BindParameter[str] = bindparam("of_queue", type_=Text())
+_ENDPOINT: BindParameter[str] = bindparam("of_endpoint", type_=Text())
 _NOW: BindParameter[datetime] = bindparam("now", type_=t.Instant())
 
 
 def _oldest() -> Select[Any]:
-    """The oldest READY ones of lanes in which nothing runs; their rows locked, those of other claims skipped."""
+    """The oldest READY ones of lanes in which nothing runs; their rows locked, those of other claims skipped.
+
+    None where an endpoint is named that is not open.
+    """
     other = t.delivery.alias("other")
     runs = select(other.c.id).where(
         other.c.lane == _D.lane,
@@ -38,16 +44,18 @@ def _oldest() -> Select[Any]:
         other.c.stands,
         (other.c.stage == str(Stage.SEND)) | (other.c.destination == BUS),  # transforms run ahead, out of turn
     )
+    shut = select(t.endpoint.c.name).where(t.endpoint.c.name == _ENDPOINT, t.endpoint.c.state != "open")
     return (
-        select(_D.id, _D.lane, _D.destination, _D.stage, _D.deaths)
+        select(_D.id, _D.lane, _D.destination, _D.stage, _D.deaths, is_alone())
         .where(
+            ~shut.exists(),
             _D.queue == _QUEUE,
             _D.state == str(State.READY),
             (_D.stage != str(Stage.SEND)) & (_D.destination != BUS) | ~runs.exists(),
         )
         .order_by(_D.id)
         .limit(bindparam("at_most", type_=Integer()))
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=t.delivery)
     )
 
 
@@ -72,16 +80,17 @@ _STILL_READY = (
     .with_for_update(skip_locked=True)
 )
 _HAS_READY = select(_D.id).where(_D.queue == _QUEUE, _D.state == str(State.READY)).order_by(_D.changed_at).limit(1)
-_ENDPOINT_STATE = select(t.endpoint.c.state).where(t.endpoint.c.name == bindparam("of_name"))
 _TAKE = (
     update(t.delivery)
     .where(one_of(_D.id, NUMBERS))
-    .values(state=str(State.CLAIMED), worker=bindparam("by_worker"), token=bindparam("by_token"), changed_at=_NOW)
+    .values(
+        state=str(State.CLAIMED), worker=bindparam("by_worker"), token=bindparam("by_token"), changed_at=store_clock()
+    )
 )
 _MARK_SENDING = (
     update(t.delivery)
     .where(_D.id == bindparam("number"), _D.token == bindparam("of_token"), _D.state == str(State.CLAIMED))
-    .values(state=str(State.SENDING), changed_at=_NOW)
+    .values(state=str(State.SENDING), changed_at=store_clock())
 )
 _DUE_DOUBTS = (
     select(_D.id, _D.changed_at)
@@ -95,10 +104,10 @@ def claim(database: Database, queue: str, *, worker: str, token: str, limit: int
     if database.is_sqlite and not has_ready(database, queue):
         return []  # a look costs the writers nothing
     with database.write() as connection:
-        if not endpoint_is_open(connection, queue):
-            return []
-        oldest = list(connection.execute(_OLDEST, {"of_queue": queue, "at_most": limit}))
-        return _take(database, connection, _batch(database, connection, oldest), worker=worker, token=token)
+        oldest = connection.execute(
+            _OLDEST, {"of_queue": queue, "of_endpoint": endpoint_of(queue), "at_most": limit}
+        ).all()
+        return _take(connection, _batch(database, connection, oldest), worker=worker, token=token)
 
 
 def _batch(database: Database, connection: Connection, oldest: Sequence[Any]) -> list[int]:
@@ -120,7 +129,7 @@ def _runs(database: Database, connection: Connection, oldest: Sequence[Any], sus
     """
     lanes: dict[int, list[int]] = {}
     for row in oldest:
-        if _is_laned(row):
+        if _has_to_queue_up(row):
             lanes.setdefault(row.lane, []).append(row.id)
     standing = SqlTransaction(database, connection).standing({lane: len(wanted) for lane, wanted in lanes.items()})
     heads = {lane: [row.id for row in standing.get(lane, [])][: len(wanted)] for lane, wanted in lanes.items()}
@@ -131,10 +140,14 @@ def _runs(database: Database, connection: Connection, oldest: Sequence[Any], sus
             free.add(row.id)
             suspects.update({row.id} if row.deaths else ())
     for row in oldest:
-        if not _is_laned(row):
+        if not _has_to_queue_up(row):
             yield [row.id]
         elif run := claimable(free, heads.pop(row.lane, [])):
             yield run
+
+
+def _has_to_queue_up(row: Any) -> bool:
+    return not row.alone and _is_laned(row)
 
 
 def _is_laned(row: Any) -> bool:
@@ -145,13 +158,14 @@ def claim_trial(database: Database, queue: str, *, worker: str, token: str) -> l
     """See MessageStore.claim_trial."""
     with database.write() as connection:
         d = t.delivery.c
-        oldest = connection.execute(_OLDEST.add_columns(d.tries), {"of_queue": queue, "at_most": _TRIALS})
+        of_any_state = {"of_queue": queue, "of_endpoint": "", "at_most": _TRIALS}
+        oldest = connection.execute(_OLDEST.add_columns(d.tries), of_any_state)
         one_of_each = {(row.lane if _is_laned(row) else -row.id): row for row in reversed(oldest.all())}
         by_tries = sorted(one_of_each.values(), key=lambda row: (row.tries, row.id))
         taken = list(itertools.islice((row.id for row in by_tries if _is_head(connection, row)), 1))
         if taken:
             connection.execute(update(t.delivery).where(d.id.in_(taken)).values(tries=d.tries + 1))
-        return _take(database, connection, taken, worker=worker, token=token)
+        return _take(connection, taken, worker=worker, token=token)
 
 
 def _is_head(connection: Connection, row: Any) -> bool:
@@ -162,25 +176,18 @@ def _is_head(connection: Connection, row: Any) -> bool:
     return bool(connection.execute(head).scalar() == row.id)
 
 
-def _take(
-    database: Database, connection: Connection, numbers: Sequence[int], *, worker: str, token: str
-) -> list[Claimed]:
+def _take(connection: Connection, numbers: Sequence[int], *, worker: str, token: str) -> list[Claimed]:
     """Mark them; they come back in the order given."""
-    now = database.now(connection)
     for part in chunks(sorted(numbers)):
-        claim_of = {"by_worker": worker, "by_token": token, "now": now}
-        connection.execute(_TAKE, {"numbers": part, **claim_of})
+        connection.execute(_TAKE, {"numbers": part, "by_worker": worker, "by_token": token})
     loaded = {claimed.id: claimed for claimed in load(connection, numbers)}
     return [loaded[number] for number in numbers]
 
 
-def endpoint_is_open(connection: Connection, queue: str) -> bool:
-    """Whether the queue's endpoint, if it is one's, is open."""
+def endpoint_of(queue: str) -> str:
+    """The endpoint that a queue belongs to; empty: to none."""
     kind, _, name = queue.partition(".")
-    if kind != "send":
-        return True
-    state = connection.execute(_ENDPOINT_STATE, {"of_name": name}).scalar()
-    return state in (None, "open")
+    return name if kind == "send" else ""
 
 
 def has_ready(database: Database, queue: str) -> bool:
@@ -192,10 +199,7 @@ def has_ready(database: Database, queue: str) -> bool:
 def mark_sending(database: Database, delivery: int, token: str) -> bool:
     """See MessageStore.mark_sending."""
     with database.write() as connection:
-        changed = connection.execute(
-            _MARK_SENDING, {"number": delivery, "of_token": token, "now": database.now(connection)}
-        )
-        return changed.rowcount == 1
+        return connection.execute(_MARK_SENDING, {"number": delivery, "of_token": token}).rowcount == 1
 
 
 def claim_doubts(database: Database, queue: str, *, limit: int, again_in: timedelta) -> list[Doubt]:

@@ -1,8 +1,9 @@
-"""The store's clock inside a query."""
+"""The store's clock: the database's on PostgreSQL, the machine's on SQLite, which knows none of that precision."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import sqlite3
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.ext.compiler import compiles
@@ -11,9 +12,16 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from bus.store import tables as t
 
+_SQLITE_CLOCK = "store_clock"
+
+
+def teach_the_clock(connection: sqlite3.Connection) -> None:
+    """Let the connection's statements know `store_clock`."""
+    connection.create_function(_SQLITE_CLOCK, 0, lambda: t.sqlite_instant(datetime.now(UTC)))
+
 
 class store_clock(FunctionElement[datetime]):  # noqa: N801  # reads as the function it is in a query
-    """Now, by the database's clock; on SQLite not later than it is, in whole milliseconds."""
+    """Now, inside a query."""
 
     type = t.Instant()
     inherit_cache = True
@@ -26,4 +34,4 @@ def _of_the_server(_: store_clock, compiler: SQLCompiler, **options: Any) -> str
 
 @compiles(store_clock, "sqlite")
 def _of_the_machine(_: store_clock, compiler: SQLCompiler, **options: Any) -> str:
-    return "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')"
+    return f"{_SQLITE_CLOCK}()"

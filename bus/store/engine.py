@@ -15,17 +15,21 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
     IntegrityError,
+    InvalidatePoolError,
     StatementError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from bus.errors import BusError, ConfigurationError, DataRefused, StoreConflict, StoreRefuses, StoreUnavailable
 from bus.model.shown_url import shown_url
+from bus.store.clock import teach_the_clock
 
 _RETRY_STATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _LIMIT_EXCEEDED = "54"  # class of SQLSTATE: a value longer than an index takes
@@ -45,6 +49,10 @@ LONGEST_STEP_BACK = 0.5  # seconds
 
 LONGEST_LOG = 16_384
 """Pages of 4 kB that SQLite's log may have before a writer shortens it; the relay does so long before."""
+
+
+RESTED = 1.0
+"""Seconds after which a connection is tried before it is used again."""
 
 
 class Database:
@@ -71,10 +79,10 @@ class Database:
                 pool_size=pool_size,
                 max_overflow=pool_size,
                 pool_timeout=10,
-                pool_pre_ping=True,
                 isolation_level="READ COMMITTED",
                 connect_args={"options": "-c jit=off -c timezone=UTC", "connect_timeout": 5},
             )
+            _test_rested_connections(self.engine)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -174,6 +182,7 @@ def _sqlite_engine(url: URL, pool_size: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
+        teach_the_clock(connection)
         cursor = connection.cursor()
         settings = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000")
         for pragma in (*settings, f"wal_autocheckpoint={LONGEST_LOG}"):
@@ -181,6 +190,28 @@ def _sqlite_engine(url: URL, pool_size: int) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _test_rested_connections(engine: Engine) -> None:
+    """A connection that was not used for a while is tried before it is: a server, or a firewall, may have ended it.
+
+    SQLAlchemy's own test comes before every transaction, and takes as long as a tenth of a small one.
+    """
+    import psycopg  # here: on SQLite every command would wait for it
+
+    @event.listens_for(engine, "checkin")
+    def note_use(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def test(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        used_at = record.info.get("used_at")
+        if used_at is None or time.monotonic() - used_at < RESTED:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error  # the pool takes a new one, and tries none of those older than this
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    Text,
     bindparam,
     case,
     func,
@@ -25,7 +27,7 @@ from bus.model.delivery import RUNNING, Stage, State
 from bus.model.lane import RUN, LaneKey, Standing, head_run, tail_room
 from bus.model.message import BUS
 from bus.store import tables as t
-from bus.store.bulk import NUMBERS, as_lists, from_lists, one_of
+from bus.store.bulk import NUMBERS, Listed, as_lists, from_lists, one_of
 from bus.store.engine import Database
 from bus.store.work import UnitOfWork, chunks, insert_into
 
@@ -44,6 +46,13 @@ def _standing_in(lane: ColumnElement[int], limit: ColumnElement[int]) -> Select[
         .limit(limit)
         .correlate_except(t.delivery)
     )
+
+
+def is_alone() -> Any:
+    """Of a delivery: nothing else stands in its lane, or it has none."""
+    other = t.delivery.alias("other")
+    others = select(other.c.id).where(other.c.lane == _D.lane, other.c.stands, other.c.id != _D.id)
+    return (~others.exists()).label("alone")
 
 
 def _notable_in(lane: ColumnElement[int]) -> Select[Any]:
@@ -108,6 +117,15 @@ def _tails() -> Select[Any]:
 
 _OUTLINES = _outlines().where(one_of(t.lane.c.id, NUMBERS))
 _TAILS = _tails().where(one_of(t.lane.c.id, NUMBERS))
+_LOCK_KNOWN = (
+    select(t.lane.c.id, t.lane.c.key)
+    .where(
+        t.lane.c.destination == bindparam("of_destination"),
+        one_of(t.lane.c.key, bindparam("keys", type_=Listed(Text))),
+    )
+    .order_by(t.lane.c.key)
+    .with_for_update()
+)
 _LANES_STANDING = select(t.lane.c.id).where(
     one_of(t.lane.c.id, NUMBERS), select(_D.id).where(_D.lane == t.lane.c.id, _D.stands).exists()
 )
@@ -161,6 +179,13 @@ class Lanes(UnitOfWork):
                 self.lanes[key] = row.id
                 before[key] = row.tail - lanes[key]
         return before
+
+    def lock_known_lanes(self, lanes: Collection[LaneKey]) -> None:
+        ordered = sorted(lanes, key=lambda lane: lane.lock_order)
+        for destination, of_one in itertools.groupby(ordered, key=lambda lane: lane.destination):
+            for part in chunks([lane.key for lane in of_one]):
+                for row in self.connection.execute(_LOCK_KNOWN, {"of_destination": destination, "keys": part}):
+                    self.lanes[LaneKey(destination, row.key)] = row.id
 
     def lanes_standing(self, lanes: Collection[LaneKey]) -> set[LaneKey]:
         names = {self.lanes[lane]: lane for lane in lanes}

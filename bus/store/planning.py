@@ -64,9 +64,11 @@ class Planning(Lanes):
         for d in deliveries:
             self.deltas.update(ledger.planned_delivery(d.destination, d.route, d.state))
 
+    def forget_outputs(self, deliveries: Sequence[int]) -> None:
+        if deliveries:
+            self.connection.execute(_FORGET_OUTPUTS, {"numbers": deliveries})
+
     def add_outputs(self, outputs: Sequence[tuple[int, Output]]) -> None:
-        # One made anew replaces what was made before.
-        self.connection.execute(_FORGET_OUTPUTS, {"numbers": [number for number, _ in outputs]})
         add_rows(
             self.connection,
             t.output,

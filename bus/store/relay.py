@@ -85,14 +85,15 @@ def bury_worker(database: Database, worker: str, *, actor: Actor, besides: Colle
             transaction = SqlTransaction(database, connection)
             claimed = list(load(connection, numbers))
             lanes: set[LaneKey] = {c.lane for c in claimed if c.lane is not None}
-            transaction.lock_lanes(dict.fromkeys(lanes, 0))
-            states = transaction.own([(c.id, c.token) for c in claimed])
+            transaction.lock_known_lanes(lanes)
+            owned = transaction.own([(c.id, c.token) for c in claimed])
             settled = []
             for c in claimed:
-                if states.get(c.id) in (State.CLAIMED, State.SENDING):
-                    outcome = worker_died(states[c.id], deaths=c.deaths + 1)
+                found = owned.get(c.id)
+                if found is not None and found.state in (State.CLAIMED, State.SENDING):
+                    outcome = worker_died(found.state, deaths=c.deaths + 1)
                     settled.append(Settled(claimed=replace(c, deaths=c.deaths + 1), outcome=outcome))
-            transaction.settle(settled, states=states, actor=actor)
+            transaction.settle(settled, owned=owned, actor=actor)
             queues |= {s.claimed.queue for s in settled} | transaction.advance(lanes)
             transaction.finish()
 

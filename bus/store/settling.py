@@ -14,15 +14,21 @@ from bus.model import ledger
 from bus.model.delivery import ENDED, FINAL, Event, Stage, State, after, is_laned_now, stands
 from bus.model.lane import LaneKey
 from bus.model.message import BUS
-from bus.ports import Actor, AttemptRecord, Settled
+from bus.ports import Actor, AttemptRecord, Owned, Settled
 from bus.store import tables as t
 from bus.store.bulk import NUMBERS, Listed, add_rows, one_of
+from bus.store.lanes import is_alone
 from bus.store.planning import Planning
 from bus.store.work import chunks, storable
 
 _D = t.delivery.c
 _HELD = [str(State.CLAIMED), str(State.SENDING), str(State.IN_DOUBT)]
-_OWN = select(_D.id, _D.token, _D.state).where(one_of(_D.id, NUMBERS)).order_by(_D.id).with_for_update()
+_OWN = (
+    select(_D.id, _D.token, _D.state, is_alone())
+    .where(one_of(_D.id, NUMBERS))
+    .order_by(_D.id)
+    .with_for_update(of=t.delivery)
+)
 
 
 def _new(name: str) -> Any:
@@ -59,24 +65,24 @@ class Moved:
 class Settling(Planning):
     """What settle, resume and replay write."""
 
-    def own(self, claims: Sequence[tuple[int, str]]) -> dict[int, State]:
+    def own(self, claims: Sequence[tuple[int, str]]) -> dict[int, Owned]:
         tokens = dict(claims)
-        found: dict[int, State] = {}
+        found: dict[int, Owned] = {}
         for part in chunks(sorted(tokens)):
             found.update(
                 {
-                    row.id: State(row.state)
+                    row.id: Owned(State(row.state), bool(row.alone))
                     for row in self.connection.execute(_OWN, {"numbers": part})
                     if row.token == tokens[row.id] and row.state in _HELD
                 }
             )
         return found
 
-    def settle(self, settled: Sequence[Settled], *, states: Mapping[int, State], actor: Actor) -> None:
+    def settle(self, settled: Sequence[Settled], *, owned: Mapping[int, Owned], actor: Actor) -> None:
         rows, outputs, journal = [], [], []
         for s in settled:
-            old = states[s.claimed.id]
-            new = _resting(s, after(old, s.outcome.event))
+            old, alone = owned[s.claimed.id]
+            new = _resting(s, after(old, s.outcome.event), alone=alone)
             rows.append(self._settled_row(s, new))
             if s.output is not None:
                 outputs.append((s.claimed.id, s.output))
@@ -88,8 +94,9 @@ class Settling(Planning):
                     )
                 )
         self._write_settled(rows)
-        if outputs:
-            self.add_outputs(outputs)
+        # One made anew replaces what was made before.
+        self.forget_outputs([s.claimed.id for s in settled if s.output is not None and s.claimed.output is not None])
+        self.add_outputs(outputs)
         self.add_attempts([s.attempt for s in settled if s.attempt is not None])
         add_rows(self.connection, t.journal, journal)
 
@@ -244,10 +251,10 @@ class Settling(Planning):
         return moved
 
 
-def _resting(settled: Settled, state: State) -> State:
-    """WAITING is for lanes: whoever needs no turn is READY at once."""
-    if state is not State.WAITING:
-        return state
+def _resting(settled: Settled, state: State, *, alone: bool) -> State:
+    """WAITING is for lanes in which others stand: whoever needs no turn is READY at once."""
+    if state is not State.WAITING or alone:
+        return State.READY if state is State.WAITING else state
     stage = Stage.SEND if settled.outcome.event is Event.TRANSFORMED else settled.claimed.stage
     laned = settled.claimed.lane is not None and is_laned_now(settled.claimed.destination, stage)
     return State.WAITING if laned else State.READY

@@ -24,6 +24,12 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
+def sqlite_instant(value: datetime) -> str:
+    """An instant in UTC as SQLite keeps it: text that sorts."""
+    # Not strftime: it writes the year 1 as "1", which neither sorts nor can be read back.
+    return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware datetime in UTC: timestamptz on PostgreSQL, sortable text with microseconds on SQLite."""
 
@@ -43,8 +49,7 @@ class Instant(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         if dialect.name == "postgresql":
             return value
-        # Not strftime: it writes the year 1 as "1", which neither sorts nor can be read back.
-        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return sqlite_instant(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None or isinstance(value, datetime):
