@@ -234,6 +234,15 @@ class AttemptRecord:
     """Release of the bus, digests of route, transformer and value maps."""
 
 
+class TailRoom(NamedTuple):
+    """The end of a locked lane."""
+
+    follows: bool
+    """Something stands in the lane."""
+    ready: int
+    """How many more deliveries at the tail are READY at once; see model.lane.tail_room."""
+
+
 class Owned(NamedTuple):
     """A delivery that is locked to be settled."""
 
@@ -316,11 +325,8 @@ class Transaction(Protocol):
     def lock_known_lanes(self, lanes: Collection[LaneKey]) -> None:
         """Lock lanes that exist: in which something stands, or stood."""
 
-    def lanes_standing(self, lanes: Collection[LaneKey]) -> set[LaneKey]:
-        """Which of these (locked) lanes hold a standing delivery."""
-
-    def tail_rooms(self, lanes: Collection[LaneKey]) -> dict[LaneKey, int]:
-        """How many more deliveries at the tail of each (locked) lane are READY at once; see model.lane.tail_room."""
+    def tail_rooms(self, lanes: Collection[LaneKey]) -> dict[LaneKey, TailRoom]:
+        """What stands in each of these (locked) lanes, and what may be added to it."""
 
     def add_deliveries(self, deliveries: Sequence[NewDelivery]) -> None:
         """Insert and count them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bus.model.catalogue import Catalogue
@@ -42,14 +42,15 @@ def plan(entries: Sequence[Entry], *, catalogue: Catalogue, transaction: Transac
 
     Returns the messages as kept, and the queues that have work now.
     """
-    choices = _choose(entries, catalogue, transaction)
+    tails = _lock_tails(entries, catalogue, transaction)
+    choices = _choose(entries, catalogue, {lane for lane, tail in tails.items() if tail.follows})
     kept = _keep(entries, choices, catalogue, transaction)
     deliveries: list[NewDelivery] = []
     for entry, k, (selections, queues_up_in) in zip(entries, kept, choices, strict=True):
         deliveries += [_delivery(entry.opened, k, selection, catalogue) for selection in selections]
         if queues_up_in is not None:
             deliveries.append(_reentry(k, queues_up_in, catalogue))
-    placed = _place(deliveries, transaction)
+    placed = _place(deliveries, tails)
     transaction.add_deliveries(placed)
     return kept, {d.queue for d in placed if d.state is State.READY}
 
@@ -58,8 +59,28 @@ _Choice = tuple[Sequence[Selection], LaneKey | None]
 """What a message plans now, and the bus lane in which it queues up for the rest."""
 
 
-def _choose(entries: Sequence[Entry], catalogue: Catalogue, transaction: Transaction) -> list[_Choice]:
-    standing = _standing_bus_lanes(entries, catalogue, transaction)
+@dataclass(slots=True)
+class _Tail:
+    """The end of a locked lane, as this plan leaves it."""
+
+    follows: bool
+    room: int
+    place: int
+
+
+def _lock_tails(entries: Sequence[Entry], catalogue: Catalogue, transaction: Transaction) -> dict[LaneKey, _Tail]:
+    """Lock every lane that may get a delivery, and take a place there for each; places that stay unused do no harm."""
+    lanes: Counter[LaneKey] = Counter()
+    for entry in entries:
+        lanes.update(LaneKey(s.route.to, key) for s in entry.selections if (key := s.route.lane_key(entry.opened)))
+        if (lane := _bus_lane(entry.opened, catalogue)) is not None:
+            lanes[lane] += 1
+    places, rooms = transaction.lock_lanes(lanes), transaction.tail_rooms(lanes)
+    return {lane: _Tail(*rooms[lane], places[lane]) for lane in lanes}
+
+
+def _choose(entries: Sequence[Entry], catalogue: Catalogue, standing: set[LaneKey]) -> list[_Choice]:
+    """`standing`: lanes in which something stands already."""
     choices: list[_Choice] = []
     for entry in entries:
         lane = _bus_lane(entry.opened, catalogue)
@@ -114,13 +135,6 @@ def _bus_lane(opened: Opened, catalogue: Catalogue) -> LaneKey | None:
     """The bus lane of a message's subject, where native messages of that kind re-enter at all."""
     kind, colon, _ = opened.message.subject.partition(":")
     return LaneKey(BUS, opened.message.subject) if colon and kind in catalogue.entering_kinds else None
-
-
-def _standing_bus_lanes(entries: Sequence[Entry], catalogue: Catalogue, transaction: Transaction) -> set[LaneKey]:
-    """Lock the bus lanes of all subjects first; those in which something stands."""
-    lanes = {lane for entry in entries if (lane := _bus_lane(entry.opened, catalogue)) is not None}
-    transaction.lock_lanes(dict.fromkeys(lanes, 0))
-    return transaction.lanes_standing(lanes)
 
 
 def _reentry(kept: Kept, lane: LaneKey, catalogue: Catalogue) -> NewDelivery:
@@ -187,21 +201,19 @@ def send_queue(endpoint: str) -> str:
     return f"send.{endpoint}"
 
 
-def _place(deliveries: Sequence[NewDelivery], transaction: Transaction) -> list[NewDelivery]:
-    """Give each laned delivery the next place of its lane: tail + 1, under the lane's lock; READY where all before it
-    in the lane run."""
-    lanes: Counter[LaneKey] = Counter(d.lane for d in deliveries if d.lane is not None)
-    tails = transaction.lock_lanes(lanes)
-    rooms = transaction.tail_rooms(lanes)
+def _place(deliveries: Sequence[NewDelivery], tails: Mapping[LaneKey, _Tail]) -> list[NewDelivery]:
+    """Give each laned delivery the next place of its lane, under the lane's lock; READY where all before it in the
+    lane run."""
     placed = []
     for d in deliveries:
-        if (lane := d.lane) is not None:
-            tails[lane] += 1
-            d = replace(d, place=tails[lane])
-            if d.state is State.WAITING and rooms[lane]:
-                rooms[lane] -= 1
-                d = replace(d, state=State.READY)
-            elif stands(d.state, blocks=d.blocks):
-                rooms[lane] = 0  # it waits, or it stops what comes behind it
+        if d.lane is not None:
+            tail, state = tails[d.lane], d.state
+            tail.place += 1
+            if state is State.WAITING and tail.room:
+                tail.room -= 1
+                state = State.READY
+            elif stands(state, blocks=d.blocks):
+                tail.room = 0  # it waits, or it stops what comes behind it
+            d = replace(d, place=tail.place, state=state)
         placed.append(d)
     return placed

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     Boolean,
+    ColumnElement,
     Connection,
     Dialect,
     Table,
@@ -114,14 +115,17 @@ def _is_in_json(element: one_of, compiler: SQLCompiler, **options: Any) -> str:
     return f"{column} IN (SELECT value FROM json_each({listed}))"  # noqa: S608  # both parts are the compiler's
 
 
-def from_lists(table: Table, *names: str) -> Any:
-    """PostgreSQL: an insert of as many rows as the lists, parameters named as these columns, are long, in order."""
+def from_lists(table: Table, *names: str, **computed: ColumnElement[Any]) -> Any:
+    """PostgreSQL: an insert of as many rows as the lists, parameters named as these columns, are long, in order.
+
+    `computed`: expressions for further columns.
+    """
     from sqlalchemy.dialects import postgresql
 
     unnested = func.unnest(*(bindparam(name, type_=Listed(table.c[name].type)) for name in names))
     each = unnested.table_valued(*names, with_ordinality="nth", name="each").render_derived(name="each")
-    rows = select(*(each.c[name] for name in names)).order_by(each.c.nth)
-    return postgresql.insert(table).from_select(list(names), rows)
+    rows = select(*(each.c[name] for name in names), *computed.values()).order_by(each.c.nth)
+    return postgresql.insert(table).from_select([*names, *computed], rows)
 
 
 def as_lists(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

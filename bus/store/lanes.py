@@ -26,8 +26,10 @@ from sqlalchemy import (
 from bus.model.delivery import RUNNING, Stage, State
 from bus.model.lane import RUN, LaneKey, Standing, head_run, tail_room
 from bus.model.message import BUS
+from bus.ports import TailRoom
 from bus.store import tables as t
 from bus.store.bulk import NUMBERS, Listed, as_lists, from_lists, one_of
+from bus.store.clock import store_clock
 from bus.store.engine import Database
 from bus.store.work import UnitOfWork, chunks, insert_into
 
@@ -126,13 +128,10 @@ _LOCK_KNOWN = (
     .order_by(t.lane.c.key)
     .with_for_update()
 )
-_LANES_STANDING = select(t.lane.c.id).where(
-    one_of(t.lane.c.id, NUMBERS), select(_D.id).where(_D.lane == t.lane.c.id, _D.stands).exists()
-)
 _MOVE = (
     update(t.delivery)
     .where(one_of(_D.id, NUMBERS), _D.state == bindparam("old_state"))
-    .values(state=bindparam("new_state"), changed_at=bindparam("now", type_=t.Instant()))
+    .values(state=bindparam("new_state"), changed_at=store_clock())
 )
 
 
@@ -187,22 +186,14 @@ class Lanes(UnitOfWork):
                 for row in self.connection.execute(_LOCK_KNOWN, {"of_destination": destination, "keys": part}):
                     self.lanes[LaneKey(destination, row.key)] = row.id
 
-    def lanes_standing(self, lanes: Collection[LaneKey]) -> set[LaneKey]:
+    def tail_rooms(self, lanes: Collection[LaneKey]) -> dict[LaneKey, TailRoom]:
         names = {self.lanes[lane]: lane for lane in lanes}
-        found: set[LaneKey] = set()
-        for part in chunks(list(names)):
-            numbers = self.connection.execute(_LANES_STANDING, {"numbers": part}).scalars()
-            found.update(names[number] for number in numbers)
-        return found
-
-    def tail_rooms(self, lanes: Collection[LaneKey]) -> dict[LaneKey, int]:
-        names = {self.lanes[lane]: lane for lane in lanes}
-        rooms: dict[LaneKey, int] = {}
+        rooms: dict[LaneKey, TailRoom] = {}
         for part in chunks(list(names)):
             for row in self.connection.execute(_TAILS, {"numbers": part}):
                 lane = names[row.number]
                 last = None if row.id is None else Standing(row.id, Stage(row.stage), State(row.state))
-                rooms[lane] = tail_room(lane.destination, last, row.standing)
+                rooms[lane] = TailRoom(last is not None, tail_room(lane.destination, last, row.standing))
         return rooms
 
     def advance(self, lanes: Collection[LaneKey]) -> set[str]:
@@ -221,7 +212,7 @@ class Lanes(UnitOfWork):
         for old, new, moved_now in ((State.WAITING, State.READY, ready), (State.READY, State.WAITING, waiting)):
             for part in chunks(sorted(moved_now)):
                 states = {"old_state": str(old), "new_state": str(new)}
-                self.connection.execute(_MOVE, {"numbers": part, "now": self.now, **states})
+                self.connection.execute(_MOVE, {"numbers": part, **states})
         return queues
 
     def _short(self, lanes: Sequence[int]) -> tuple[set[str], list[int]]:

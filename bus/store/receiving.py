@@ -15,6 +15,7 @@ from bus.model.message import Message
 from bus.ports import Kept, Receipt, Taken
 from bus.store import tables as t
 from bus.store.bulk import Listed, add_rows, as_lists, draw_numbers, from_lists, one_of
+from bus.store.clock import store_clock
 from bus.store.work import UnitOfWork, chunks, insert_into, storable
 
 _KEY = t.message_key.c
@@ -28,8 +29,8 @@ def _take_each(*, is_sqlite: bool) -> Any:
     if is_sqlite:
         statement = insert_into(t.message_key, is_sqlite=True)
     else:
-        statement = from_lists(t.message_key, "system", "message_id", "digest", "at")
-    return statement.on_conflict_do_nothing().returning(_KEY.system, _KEY.message_id)
+        statement = from_lists(t.message_key, "system", "message_id", "digest", at=store_clock())
+    return statement.on_conflict_do_nothing().returning(_KEY.system, _KEY.message_id, _KEY.at)
 
 
 class Receiving(UnitOfWork):
@@ -42,9 +43,11 @@ class Receiving(UnitOfWork):
         standing: dict[tuple[str, str], bytes] = {}
         statement = _take_each(is_sqlite=self.database.is_sqlite)
         for part in chunks(ordered):
-            values = [{"system": s, "message_id": i, "digest": rows[s, i], "at": self.now} for s, i in part]
-            given = values if self.database.is_sqlite else as_lists(values)
-            new.update((row.system, row.message_id) for row in self.connection.execute(statement, given))
+            values: list[dict[str, Any]] = [{"system": s, "message_id": i, "digest": rows[s, i]} for s, i in part]
+            given = [row | {"at": self.now} for row in values] if self.database.is_sqlite else as_lists(values)
+            for row in self.connection.execute(statement, given):
+                new.add((row.system, row.message_id))
+                self.learn_now(row.at)
             known = [pair for pair in part if pair not in new]
             if known:
                 by_system: dict[str, list[str]] = {}

@@ -17,6 +17,7 @@ from bus.model.message import BUS
 from bus.ports import Actor, AttemptRecord, Owned, Settled
 from bus.store import tables as t
 from bus.store.bulk import NUMBERS, Listed, add_rows, one_of
+from bus.store.clock import store_clock
 from bus.store.lanes import is_alone
 from bus.store.planning import Planning
 from bus.store.work import chunks, storable
@@ -24,7 +25,7 @@ from bus.store.work import chunks, storable
 _D = t.delivery.c
 _HELD = [str(State.CLAIMED), str(State.SENDING), str(State.IN_DOUBT)]
 _OWN = (
-    select(_D.id, _D.token, _D.state, is_alone())
+    select(_D.id, _D.token, _D.state, is_alone(), store_clock().label("now"))
     .where(one_of(_D.id, NUMBERS))
     .order_by(_D.id)
     .with_for_update(of=t.delivery)
@@ -69,13 +70,10 @@ class Settling(Planning):
         tokens = dict(claims)
         found: dict[int, Owned] = {}
         for part in chunks(sorted(tokens)):
-            found.update(
-                {
-                    row.id: Owned(State(row.state), bool(row.alone))
-                    for row in self.connection.execute(_OWN, {"numbers": part})
-                    if row.token == tokens[row.id] and row.state in _HELD
-                }
-            )
+            for row in self.connection.execute(_OWN, {"numbers": part}):
+                self.learn_now(row.now)
+                if row.token == tokens[row.id] and row.state in _HELD:
+                    found[row.id] = Owned(State(row.state), bool(row.alone))
         return found
 
     def settle(self, settled: Sequence[Settled], *, owned: Mapping[int, Owned], actor: Actor) -> None:

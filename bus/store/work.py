@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Table
@@ -54,10 +54,19 @@ class UnitOfWork:
         self.database = database
         self.connection = connection
         self.deltas: ledger.Deltas = Counter()
+        self._now: datetime | None = None
 
-    @cached_property
+    @property
     def now(self) -> datetime:
-        return self.database.now(self.connection)
+        """When this transaction began to write, by the store's clock."""
+        if self._now is None:
+            self._now = self.database.now(self.connection)
+        return self._now
+
+    def learn_now(self, moment: datetime) -> None:
+        """A statement brought the time with it: nobody needs to ask."""
+        if self._now is None:
+            self._now = moment
 
     def insert(self, table: Any) -> Any:
         return insert_into(table, is_sqlite=self.database.is_sqlite)
