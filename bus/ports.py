@@ -286,6 +286,8 @@ class EndpointRow:
     check_is_due: bool
     doubt_is_due: bool
     """Whether something in doubt there is to be probed now."""
+    has_ready: bool
+    """Whether anything is READY for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

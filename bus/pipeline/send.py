@@ -65,8 +65,11 @@ def send(window: Window, *, shift: Shift) -> bool:
     row = shift.store.endpoint(window.endpoint.name)
     if not _is_open(row, window, shift):
         return False
-    if row.doubt_is_due and not _probe_doubts(window, shift):
-        return False
+    if row.doubt_is_due:
+        if not _probe_doubts(window, shift):
+            return False
+    elif not row.has_ready:
+        return False  # another took what the hint was for
     with shift.claim(window.endpoint.queue, limit=window.batch) as batch:
         return bool(batch) and _send_batch(batch, window, shift)
 

@@ -20,6 +20,8 @@ from bus.ports import AttemptRecord, Claimed, Output, Settled
 
 def transform(queue: str, *, shift: Shift) -> bool:
     """Transform one batch of the queue; whether there is more. Safe to call at any time, from several threads."""
+    if not shift.store.has_ready(queue):
+        return False  # another took what the hint was for; a look is cheaper than a claim
     with shift.claim(queue) as batch:
         if not batch:
             return False

@@ -101,8 +101,6 @@ _DUE_DOUBTS = (
 
 def claim(database: Database, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
     """See MessageStore.claim."""
-    if database.is_sqlite and not has_ready(database, queue):
-        return []  # a look costs the writers nothing
     with database.write() as connection:
         oldest = connection.execute(
             _OLDEST, {"of_queue": queue, "of_endpoint": endpoint_of(queue), "at_most": limit}

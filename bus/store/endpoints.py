@@ -17,21 +17,18 @@ from bus.store.transaction import SqlTransaction
 _E = t.endpoint.c
 
 
-_DOUBT = t.delivery.c
-_DOUBT_IS_DUE = (
-    select(_DOUBT.id)
-    .where(
-        _DOUBT.queue == bindparam("of_queue"),
-        _DOUBT.state == str(State.IN_DOUBT),
-        _DOUBT.due_at <= store_clock(),
-    )
-    .exists()
-)
+_D = t.delivery.c
+_OF_QUEUE = select(_D.id).where(_D.queue == bindparam("of_queue"))
+_DOUBT_IS_DUE = _OF_QUEUE.where(_D.state == str(State.IN_DOUBT), _D.due_at <= store_clock()).exists()
+_HAS_READY = _OF_QUEUE.where(_D.state == str(State.READY)).exists()
 _ONE_ROW = select(literal(1).label("one")).subquery("one_row")
 _CHECK_IS_DUE = (_E.state == "tripped") & (_E.check_at.is_(None) | (_E.check_at <= store_clock()))
-_LOOK = select(t.endpoint, _CHECK_IS_DUE.label("check_is_due"), _DOUBT_IS_DUE.label("doubt_is_due")).select_from(
-    _ONE_ROW.outerjoin(t.endpoint, _E.name == bindparam("of_name"))
-)
+_LOOK = select(
+    t.endpoint,
+    _CHECK_IS_DUE.label("check_is_due"),
+    _DOUBT_IS_DUE.label("doubt_is_due"),
+    _HAS_READY.label("has_ready"),
+).select_from(_ONE_ROW.outerjoin(t.endpoint, _E.name == bindparam("of_name")))
 
 
 def endpoint(database: Database, name: str) -> EndpointRow:
@@ -48,6 +45,7 @@ def endpoint(database: Database, name: str) -> EndpointRow:
             checks=0,
             check_is_due=False,
             doubt_is_due=row.doubt_is_due,
+            has_ready=row.has_ready,
         )
     return EndpointRow(
         name=name,
@@ -58,6 +56,7 @@ def endpoint(database: Database, name: str) -> EndpointRow:
         checks=row.checks,
         check_is_due=row.check_is_due,
         doubt_is_due=row.doubt_is_due,
+        has_ready=row.has_ready,
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from bus.pipeline import send
 from bus.store.engine import Database
 from bus.store.schema import upgrade
 from bus.store.sqlstore import SqlStore
@@ -64,3 +66,11 @@ def _empty(database: Database) -> None:
 def address(store: SqlStore) -> str:
     """The address of the same store, for those who connect to it themselves."""
     return store.database.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_falls_due_by_itself(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks and probes come when a test lets them, however long it takes to get there."""
+    if request.node.get_closest_marker("real_pauses") is None:
+        for pause in ("FIRST_CHECK", "LONGEST_CHECK", "FIRST_PROBE", "NEXT_PROBE"):
+            monkeypatch.setattr(send, pause, timedelta(days=1))

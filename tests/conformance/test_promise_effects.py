@@ -121,6 +121,7 @@ def test_promise_5_an_adapter_that_raises_anything_else_leaves_a_doubt(store: Sq
     assert len(target.calls) == 1
 
 
+@pytest.mark.real_pauses
 def test_promise_5_what_was_found_is_delivered_with_its_document_and_not_sent_again(store: SqlStore) -> None:
     target = ScriptedEndpoint(remembers_keys=False, script={"*": [BOOKED_AND_LOST]})
     bus = _doubted(store, target)
@@ -246,6 +247,7 @@ def test_promise_5_a_worker_that_loses_its_beat_in_mid_batch_gives_the_rest_back
     assert states(store) == [State.DELIVERED, State.READY]
 
 
+@pytest.mark.real_pauses
 @pytest.mark.parametrize("kind", [TransientFailure, EndpointDown])
 def test_promise_5_what_surely_did_not_happen_is_sent_again(store: SqlStore, kind: type[DeliveryFailure]) -> None:
     target = ScriptedEndpoint(remembers_keys=False, script={"*": [failing(kind)]})

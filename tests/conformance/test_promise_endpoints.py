@@ -8,7 +8,6 @@ import pytest
 
 from bus.errors import EndpointDown, OutcomeUnknown, PermanentFailure
 from bus.model.delivery import State
-from bus.pipeline import send
 from bus.ports import Answer, Finding, Parcel
 from bus.store import tables as t
 from bus.store.sqlstore import SqlStore
@@ -19,17 +18,6 @@ from tests.small_project import AS_IT_IS, a_step
 
 SECOND = timedelta(seconds=1)
 DOWN = failing(EndpointDown, "endpoint.refused-connection")
-UNTIL_TOLD = timedelta(days=1)
-
-
-@pytest.fixture
-def nothing_falls_due_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checks and probes come when a test lets them, however long it takes to get there."""
-    for pause in ("FIRST_CHECK", "LONGEST_CHECK", "FIRST_PROBE", "NEXT_PROBE"):
-        monkeypatch.setattr(send, pause, UNTIL_TOLD)
-
-
-when_told = pytest.mark.usefixtures("nothing_falls_due_by_itself")
 
 
 class Uncheckable:
@@ -60,7 +48,6 @@ def _down(store: SqlStore, backlog: int, *, checkable: bool = True) -> tuple[Scr
     return target, bus
 
 
-@when_told
 def test_promise_6_a_dead_endpoint_trips_and_its_deliveries_are_held(store: SqlStore) -> None:
     target, _ = _down(store, 20)
 
@@ -72,7 +59,6 @@ def test_promise_6_a_dead_endpoint_trips_and_its_deliveries_are_held(store: SqlS
     assert list(discrepancies(store)) == []
 
 
-@when_told
 def test_promise_6_no_attempt_is_spent_while_it_is_down(store: SqlStore) -> None:
     _, bus = _down(store, 3)
 
@@ -83,7 +69,6 @@ def test_promise_6_no_attempt_is_spent_while_it_is_down(store: SqlStore) -> None
     assert [(row.attempts, row.trips, row.deaths) for row in rows(store, t.delivery)] == [(0, 0, 0)] * 3
 
 
-@when_told
 def test_promise_6_others_flow_while_one_is_down(store: SqlStore) -> None:
     archive = ScriptedEndpoint()
     target = ScriptedEndpoint(is_up=False)
@@ -96,7 +81,6 @@ def test_promise_6_others_flow_while_one_is_down(store: SqlStore) -> None:
     assert target.received == []
 
 
-@when_told
 @pytest.mark.parametrize("checkable", [True, False])
 @pytest.mark.parametrize("backlog", [1, 10, 200])
 def test_promise_6_calls_while_down_do_not_grow_with_the_backlog(
@@ -113,6 +97,7 @@ def test_promise_6_calls_while_down_do_not_grow_with_the_backlog(
     assert store.endpoint("target").state == "tripped"
 
 
+@pytest.mark.real_pauses
 def test_promise_6_checks_back_off_to_a_limit(store: SqlStore) -> None:
     _, bus = _down(store, 1)
     pauses = []
@@ -129,7 +114,6 @@ def test_promise_6_checks_back_off_to_a_limit(store: SqlStore) -> None:
     assert all(20 < pause < 40 for pause in pauses[6:])
 
 
-@when_told
 @pytest.mark.parametrize("checkable", [True, False])
 def test_promise_6_it_recovers_in_order(store: SqlStore, checkable: bool) -> None:
     target, bus = _down(store, 50, checkable=checkable)
@@ -147,7 +131,6 @@ def test_promise_6_it_recovers_in_order(store: SqlStore, checkable: bool) -> Non
         assert steps(target.received, str(order)) == list(range(order, 50, 7))
 
 
-@when_told
 def test_promise_6_a_trial_that_is_refused_shows_that_the_endpoint_is_back(store: SqlStore) -> None:
     target, bus = _down(store, 3, checkable=False)
     target.is_up = True
@@ -167,7 +150,6 @@ class BrokenCheck(ScriptedEndpoint):
         raise KeyError("token")
 
 
-@when_told
 def test_promise_6_a_broken_check_keeps_it_closed_and_says_so(store: SqlStore) -> None:
     bus = a_bus(store, PLAIN, adapters={"target": BrokenCheck(is_up=False)})
     bus.receive(a_step("a", 1))
@@ -180,7 +162,6 @@ def test_promise_6_a_broken_check_keeps_it_closed_and_says_so(store: SqlStore) -
     assert (row.state, row.cause) == ("tripped", "adapter.raised")
 
 
-@when_told
 @pytest.mark.parametrize("pace", [timedelta(0), SECOND * 10])
 @pytest.mark.parametrize("place", [0, 3])
 def test_promise_6_one_delivery_that_trips_what_others_pass_becomes_a_failure_of_its_own(
@@ -208,7 +189,6 @@ def test_promise_6_one_delivery_that_trips_what_others_pass_becomes_a_failure_of
     assert len(target.calls) < 150
 
 
-@when_told
 def test_promise_6_while_nobody_passes_nobody_is_to_blame(store: SqlStore) -> None:
     target = ScriptedEndpoint(script={"*": [DOWN] * 30})
     bus = a_bus(store, PLAIN, adapters={"target": target})
@@ -230,7 +210,6 @@ class CountsProbes(ScriptedEndpoint):
         return super().probe(parcel)
 
 
-@when_told
 def test_promise_6_a_closed_endpoint_is_not_probed_either(store: SqlStore) -> None:
     target = CountsProbes(remembers_keys=False, script={"order:a": [failing(OutcomeUnknown)], "order:b": [DOWN]})
     bus = a_bus(store, PLAIN, adapters={"target": target})
