@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "missing", "__bool__": lambda _: False})()
@@ -16,7 +17,20 @@ def values_at(document: Any, path: str) -> Iterator[Any]:
 
 def value_at(document: Any, path: str) -> Any:
     """The first value the path names, or MISSING."""
-    return next(values_at(document, path), MISSING)
+    value = document
+    for step in _steps(path):
+        if step == "*":
+            return next(values_at(document, path), MISSING)
+        if not isinstance(value, (dict, Mapping)) or step not in value:
+            return MISSING
+        value = value[step]
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _steps(path: str) -> Sequence[str]:
+    """Routes and contracts name few paths, and ask for them with every message."""
+    return path.split(".")
 
 
 def _walk(value: Any, steps: Sequence[str]) -> Iterator[Any]:

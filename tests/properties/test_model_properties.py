@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from bus.model.delivery import (
 from bus.model.lane import RUN, LaneKey, Standing, claimable, head_run
 from bus.model.ledger import Deltas, changed_delivery, disposition, equations, planned_delivery
 from bus.model.message import BUS
+from bus.model.path import MISSING, value_at, values_at
 from bus.model.retry import LONGEST_ASKED, RetryPolicy
 from bus.pipeline.resume import Observer
 
@@ -286,3 +288,17 @@ def test_a_lease_that_is_beaten_in_time_never_lapses(pauses: list[float], offset
         judged |= observer.lapsed({"worker:1": ("worker:1", counter)}, now=now)
 
     assert judged == set()
+
+
+# --- paths into documents --------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["a", "b", "", "*"])
+DOCUMENTS = st.recursive(
+    st.integers() | st.text(max_size=3) | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+)
+
+
+@given(DOCUMENTS, st.lists(NAMES, min_size=1, max_size=4).map(".".join))
+def test_the_value_at_a_path_is_the_first_of_all_that_it_names(document: Any, path: str) -> None:
+    assert value_at(document, path) is next(values_at(document, path), MISSING)
