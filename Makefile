@@ -30,8 +30,9 @@ check: $(READY)  ## format, lint, types, import rules and the tests that need no
 	@$(VENV)/bin/lint-imports
 	@$(PYTHON) -m pytest -q tests/unit tests/properties
 
-# About an hour; `make bench ARGS="comparison --rounds 1"` is a part of it. PyPI's celery and faststream come with it.
-bench: $(BENCH_READY) rabbitmq  ## measurements: the bus beside what could be taken instead, sizes, classes
+# Takes hours; `make bench ARGS="comparison --rounds 1"` is a part of it, ARGS="--quick" all of it with small sizes, in
+# minutes. PyPI's celery and faststream come with it.
+bench: $(BENCH_READY) rabbitmq  ## measurements: the bus beside what could be taken instead, then what its cost grows with
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
 
 # Installed before the tests, so that no test's time limit pays for it. Where it cannot be had they say so themselves.

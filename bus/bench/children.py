@@ -43,6 +43,10 @@ class Children:
                 start_new_session=True,
             )
 
+    def pid(self, name: str) -> int:
+        """The process that was started under this name."""
+        return self._running[name].pid
+
     def run(self, *words: str) -> None:
         """Run `python -m` with these words to its end.
 

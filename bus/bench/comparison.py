@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from bus.bench.contenders import CELERY, FASTSTREAM, HANDWRITTEN, LIMIT, Contender, measure, pipeline
+from bus.bench.contenders import CELERY, FASTSTREAM, HANDWRITTEN, LIMIT, Contender, measure
 from bus.bench.frame import Benchmark, Finding, Pace, Tell, rate_finding, run
 from bus.bench.job import order
 from bus.bench.latency import measure_latency
 from bus.bench.machine import machine, versions
+from bus.bench.orders import Orders
+from bus.bench.pipeline import pipeline
 from bus.bench.report import Report
 from bus.bench.services import Services
 
@@ -65,7 +67,7 @@ def benchmarks(services: Services, plan: Plan, only: Collection[str] = ()) -> li
     latency_pace = Pace(rounds=plan.latency_rounds, box=plan.latency_box, give_up_after=give_up_after)
     contenders = [pipeline(sqlite=True), CELERY, FASTSTREAM, HANDWRITTEN, LIMIT]
     if plan.native or only:
-        contenders += [pipeline(native=True), pipeline(sqlite=True, native=True)]
+        contenders += [pipeline(Orders(native=True)), pipeline(Orders(native=True), sqlite=True)]
     planned = [
         rate_of(pipeline(), services, pace),
         Benchmark(LATENCY, "ms", partial(measure_latency, services, plan.latency_rates, latency_pace)),
@@ -86,7 +88,7 @@ def rate_of(contender: Contender, services: Services, pace: Pace, *, name: str =
 def report(services: Services, planned: Sequence[Benchmark], *, tell: Tell) -> Report:
     """Run them, and say on what they ran."""
     at, before = datetime.now(UTC).astimezone(), machine()
-    findings = run(planned, tell=tell)
+    findings = list(run(planned, tell=tell))
     return Report(
         at=at,
         machine=before,

@@ -1,4 +1,4 @@
-"""The contenders: the bus with its real processes, the peers beside it, and the broker's own limit."""
+"""The contenders: how orders are put through one, the peers of the bus, and the broker's own limit."""
 
 from __future__ import annotations
 
@@ -10,30 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import psycopg
-from sqlalchemy import func, select
 
 from bus.bench.children import Children
 from bus.bench.frame import BenchFailure, Pace, Round, measured_rounds
-from bus.bench.job import RECEIVE, SEND, TRANSFORM, USER, native_order, order, order_id, plain_publication
+from bus.bench.job import RECEIVE, SEND, TRANSFORM, order_id, plain_publication
 from bus.bench.ledger import Ledger
 from bus.bench.load import Targets, declare_queues, publish, targets_at
-from bus.bench.project import CANONICAL, NATIVE, write_project
 from bus.bench.services import Services, Stage
 from bus.broker.link import LOST
 from bus.broker.publisher import Publication, Publisher
 from bus.errors import NotAvailable
-from bus.model.envelope import EXCHANGE, PERSISTENT
-from bus.store import tables as t
-from bus.store.engine import Database
-from bus.store.overview import overview
+from bus.model.envelope import PERSISTENT
 
 HOPS = (RECEIVE, TRANSFORM, SEND)
-ROLES = ("router", "worker", "relay")
-"""The bus's processes, one of each."""
-
 CORES = len(os.sched_getaffinity(0))
 CELERY_PROCESSES = 3 * CORES
 """A task mostly waits for commits and confirms: on two idle cores six beat two and four, on busy ones not."""
@@ -178,84 +170,6 @@ class Course:
 
 def _arrived(targets: Targets, count: int) -> str:
     return f"{targets.depth():,} of {count:,} orders sent"
-
-
-# --- the bus ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Bus:
-    children: Children
-    database: Database
-    native: bool
-
-    def publication(self, number: int) -> Publication:
-        document = native_order(number) if self.native else order(number)
-        type_name = NATIVE if self.native else CANONICAL
-        site = "P1" if number % 2 == 0 else "P2"
-        return Publication(
-            exchange=EXCHANGE,
-            routing_key=f"{site}.{USER}.{type_name}",
-            body=document,
-            properties={
-                "type": type_name,
-                "app_id": USER,
-                "user_id": USER,
-                "message_id": order_id(number),
-                "content_type": "application/json",
-                "delivery_mode": PERSISTENT,
-            },
-            headers={"site": site, "subject": f"order:{order_id(number)}", "time": "2026-03-02T05:00:00+00:00"},
-        )
-
-    def ends(self) -> int:
-        return int(self._of_deliveries(func.count()))
-
-    def last_end(self) -> float:
-        ended = self._of_deliveries(func.max(t.delivery.c.changed_at))
-        return float(ended.timestamp())
-
-    def _of_deliveries(self, what: Any) -> Any:
-        delivery = t.delivery.c
-        sent = select(what).where(delivery.state == "DELIVERED", delivery.destination.startswith("mes-"))
-        with self.database.read() as connection:
-            return connection.execute(sent).scalar_one()
-
-    def complaint(self, published: int) -> str:
-        found = overview(self.database)
-        receipts, _, deliveries = found.equations
-        wrong = [str(each) for each in found.equations if not each.balances]
-        if receipts.whole["received"] != receipts.parts["accepted"] or receipts.parts["accepted"] != published:
-            wrong.append(f"of {published:,} orders: {receipts}")
-        if self.ends() != published or deliveries.parts["delivered"] != deliveries.whole["planned"]:
-            wrong.append(f"of {published:,} orders: {deliveries}")
-        return "; ".join(wrong)
-
-
-def pipeline(*, sqlite: bool = False, native: bool = False) -> Contender:
-    """The bus with its real processes; `native`: orders are made canonical first and enter again."""
-
-    @contextmanager
-    def start(stage: Stage) -> Iterator[Running]:
-        folder = stage.folder / "project"
-        write_project(folder)
-        with ExitStack() as stack:
-            path = stage.folder / "store.db"
-            url = f"sqlite:///{path}" if sqlite else stack.enter_context(stage.postgresql())
-            children = Children(
-                stage.folder, {"BUS_STORE": url, "BUS_BROKER": stage.broker_url, "BENCH_BROKER": stage.broker_url}
-            )
-            at = ("--project", str(folder))
-            children.run("bus", "store", "upgrade", *at)
-            children.run("bus", "topology", "apply", *at)
-            declare_queues(stage.broker_url)
-            database = stack.enter_context(closing(Database(url)))
-            stack.callback(children.stop)
-            for role in ROLES:
-                children.start(role, "bus", role, *at)
-            yield _Bus(children, database, native)
-
-    return Contender(f"pipeline.{'sqlite' if sqlite else 'postgresql'}{'.native' if native else ''}", start)
 
 
 # --- the peers -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import median, quantiles
@@ -103,20 +103,29 @@ class Benchmark:
     measure: Callable[[], Iterable[Finding]]
 
 
-def run(benchmarks: Iterable[Benchmark], *, tell: Tell) -> list[Finding]:
-    """Run one after another; what fails is found to have failed, and the next one is run."""
-    found: list[Finding] = []
+def run(benchmarks: Iterable[Benchmark], *, tell: Tell) -> Iterator[Finding]:
+    """Run one after another; what fails is found to have failed, and the next one is run.
+
+    What a benchmark found before it failed is kept.
+    """
     for benchmark in benchmarks:
         tell(f"{benchmark.name} …")
-        try:
-            findings = list(benchmark.measure())
-        except BusError as error:
-            failed = not isinstance(error, NotAvailable)
-            findings = [Finding(name=benchmark.name, unit=benchmark.unit, error=str(error), failed=failed)]
-        for finding in findings:
+        for finding in _findings(benchmark):
             tell(f"{finding.name}: {in_words(finding)}")
-        found += findings
-    return found
+            yield finding
+
+
+def _findings(benchmark: Benchmark) -> Iterator[Finding]:
+    try:
+        yield from benchmark.measure()
+    except BusError as error:
+        failed = not isinstance(error, NotAvailable)
+        yield Finding(name=benchmark.name, unit=benchmark.unit, error=str(error), failed=failed)
+
+
+def rounded(values: Iterable[float]) -> tuple[float, ...]:
+    """As values of a finding: four digits say more than any round repeats."""
+    return tuple(float(f"{value:.4g}") for value in values)
 
 
 def in_words(finding: Finding) -> str:

@@ -19,6 +19,13 @@ RECEIVE, TRANSFORM, SEND = "receive", "transform", "send"
 OUT = "bus.out"
 """The topic exchange on which the MES listen."""
 
+_OPERATIONS = (
+    {"workCenter": "CUT-01", "text": "Saw bars to length", "minutes": "240.0"},
+    {"workCenter": "MIL-04", "text": "Mill housing, drill flanges", "minutes": "615.5"},
+    {"workCenter": "ASM-02", "text": "Assemble, test for leaks", "minutes": "380.0"},
+)
+_INSTRUCTION = "; clamp, check the zero point against the drawing, run the program, gauge the first part"
+
 
 def route_of(site: str) -> str:
     return f"orders-to-mes-{site.lower()}"
@@ -28,22 +35,24 @@ def routing_key_out(site: str) -> str:
     return f"{site}.{USER}.mes.job.v1"
 
 
-def order(number: int) -> bytes:
-    """The canonical order with this number; every other one is for the second site."""
+def order(number: int, *, site: str = "", operations: int = 3, instructions: int = 0) -> bytes:
+    """The canonical order with this number; every other one is for the second site.
+
+    `site`: for this one instead; `instructions`: how many bytes of them each operation has.
+    """
+    steps = [{"id": f"{10 * (at + 1):04}", **_OPERATIONS[at % len(_OPERATIONS)]} for at in range(operations)]
+    for step in steps:
+        step["text"] += (_INSTRUCTION * (instructions // len(_INSTRUCTION) + 1))[:instructions]
     return json.dumps(
         {
             "order": {"id": order_id(number), "type": "PP01", "priority": 50},
-            "site": SITES[number % len(SITES)],
+            "site": site or SITES[number % len(SITES)],
             "material": {"id": "FG-PUMP-0815", "text": "Centrifugal pump 40-160, cast iron"},
             "quantity": {"value": "120.000", "uom": "EA"},
             "lot": "L260302-0017",
             "start": "2026-03-02T06:00:00+01:00",
             "end": "2026-03-03T14:00:00+01:00",
-            "operations": [
-                {"id": "0010", "workCenter": "CUT-01", "text": "Saw bars to length", "minutes": "240.0"},
-                {"id": "0020", "workCenter": "MIL-04", "text": "Mill housing, drill flanges", "minutes": "615.5"},
-                {"id": "0030", "workCenter": "ASM-02", "text": "Assemble, test for leaks", "minutes": "380.0"},
-            ],
+            "operations": steps,
             "planner": "PP-NORTH",
             "storage": {"location": "FG01", "bin": "12-04-03"},
             "costCenter": "CC-4711",

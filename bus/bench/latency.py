@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from bus.bench.contenders import Course, pipeline, troubles_told
+from bus.bench.contenders import Course, troubles_told
 from bus.bench.frame import BenchFailure, Finding, Pace, Percentiles
 from bus.bench.load import publish, wait_until_due
+from bus.bench.orders import PLAIN
+from bus.bench.pipeline import running_bus
 from bus.bench.services import Services
 from bus.broker.publisher import Publisher
 
@@ -61,7 +63,7 @@ def measure_latency(services: Services, rates: Sequence[int], pace: Pace) -> Ite
     with (
         troubles_told(),
         services.stage() as stage,
-        pipeline().start(stage) as running,
+        running_bus(stage, PLAIN) as running,
         closing(Course(stage, running, pace)) as course,
         closing(Publisher(stage.broker_url, name="plantbus bench publisher")) as publisher,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bus.bench.job import OUT, SITES, USER, route_of
@@ -14,8 +15,8 @@ _SITE = """
 [endpoints.mes-{name}]
 system = "mes-{name}"
 adapter = "amqp"
-address = "broker"
-options = {{ exchange = "{out}" }}
+address = "{address}"
+options = {{ exchange = "{out}"{url} }}
 
 [systems.mes-{name}]
 role = "MES"
@@ -138,7 +139,9 @@ def contract(name, schema, path, **more):
 
 
 CONTRACTS = (
-    contract("order.release.v1", Order, "order.id", canonical=True, identity=("order.id",)),
+    contract(
+        "order.release.v1", Order, "order.id", canonical=True, identity=("order.id",), searchable=SEARCHABLE
+    ),
     contract("erp.production-order.v1", NativeOrder, "ManufacturingOrder"),
     contract("mes.job.v1", Job, "jobId"),
 )
@@ -219,18 +222,27 @@ ROUTES = (
 )
 """
 
-FILES = {
-    "bus.toml": _BUS_TOML + "".join(_SITE.format(site=site, name=site.lower(), out=OUT) for site in SITES),
-    "routes/__init__.py": "",
-    "routes/orders.py": _ROUTES,
-    "transformers/__init__.py": "",
-    "transformers/orders.py": _TRANSFORMERS,
-}
 
+def write_project(folder: Path, *, searchable: Sequence[str] = (), urls: Mapping[str, str] = {}) -> None:
+    """Write the project into the folder, which is made.
 
-def write_project(folder: Path) -> None:
-    """Write the project into the folder, which is made."""
-    for name, text in FILES.items():
+    `searchable`: paths of an order that may be searched by. `urls`: site → name of the environment variable with the
+    URL at which its MES is reached; the others are reached at the bus's own broker.
+    """
+    transformers = f"SEARCHABLE = {tuple(searchable)!r}\n{_TRANSFORMERS}"
+    files = {
+        "bus.toml": _BUS_TOML + "".join(_site(site, urls.get(site, "")) for site in SITES),
+        "routes/__init__.py": "",
+        "routes/orders.py": _ROUTES,
+        "transformers/__init__.py": "",
+        "transformers/orders.py": transformers,
+    }
+    for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+
+def _site(site: str, variable: str) -> str:
+    address, url = ("amqp://127.0.0.1", f', url = "env:{variable}"') if variable else ("broker", "")
+    return _SITE.format(site=site, name=site.lower(), out=OUT, address=address, url=url)

@@ -45,7 +45,7 @@ class Report:
         """For people; what could not be measured says why."""
         table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
         for title, justify in (("Measured", "left"), ("Median", "right"), ("Min", "right"), ("Max", "right")):
-            table.add_column(title, justify=justify, no_wrap=title != "Measured")  # type: ignore[arg-type]  # literals
+            table.add_column(title, justify=justify, no_wrap=title != "Measured", overflow="fold")  # type: ignore[arg-type]  # literals
         table.add_column("", overflow="fold")
         for finding in self.findings:
             spread = finding.spread

@@ -118,6 +118,11 @@ class Services:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    @property
+    def broker_pid(self) -> int:
+        """The process of the RabbitMQ."""
+        return self._node.pid
+
     def versions(self) -> dict[str, str]:
         """Of the services that were started, with the settings that durability hangs on."""
         found = {}

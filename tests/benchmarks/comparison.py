@@ -1,4 +1,4 @@
-"""The thorough plan of `bus bench`: bus, peers, limit and latency."""
+"""The thorough plan of `bus bench`: bus, peers and limit; latency is a part of its own here."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tests.benchmarks.wanted import Wanted
 
 
 def benchmarks(services: Services, wanted: Wanted) -> list[Benchmark]:
-    plan = replace(comparison.THOROUGH, rounds=wanted.rounds, latency_rounds=wanted.rounds)
-    return comparison.benchmarks(services, plan)
+    plan = replace(comparison.THOROUGH, rounds=wanted.rounds, box=wanted.box)
+    return [each for each in comparison.benchmarks(services, plan) if each.name != comparison.LATENCY]

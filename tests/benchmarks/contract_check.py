@@ -4,6 +4,9 @@
 
 Microseconds of CPU per document, the median of the rounds, both ways measured by turns. `exact` reads with the readers
 that explain refusals and loads with marshmallow; `now` is `Contract.read`. The orders are order.release.v1.
+
+`python -m tests.benchmarks contract` measures the orders as it is done, and which share of the pipeline's CPU it is:
+what reading by contract takes in router and worker for an order, of all that router, worker and relay take for it.
 """
 
 from __future__ import annotations
@@ -12,18 +15,34 @@ import argparse
 import json
 import os
 import platform
+import runpy
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
 
 from bus import Contract, write_json
+from bus.bench.contenders import Course, troubles_told
+from bus.bench.frame import Benchmark, Finding, Round, measured_rounds, rounded
+from bus.bench.job import order
+from bus.bench.orders import PLAIN
+from bus.bench.pipeline import ROLES, running_bus
+from bus.bench.process import cpu_seconds
+from bus.bench.project import CANONICAL, write_project
+from bus.bench.services import Services
 from bus.model import document
+from bus.model.message import Opened
+from bus.model.transformer import TransformContext
+from bus.model.values import ValueMaps
+from bus.testing import a_message
+from tests.benchmarks.wanted import Wanted
 from tests.project.project import contracts
 
 SPAN = 0.01
@@ -102,6 +121,58 @@ def _split(steps: dict[str, float]) -> dict[str, float]:
     parse = steps.get("parse", steps["read"])
     split = {"parse": parse, "bounds": steps["read"] - parse, "schema": steps["schema"]}
     return {name: round(value, 1) for name, value in (split | {"total": sum(split.values())}).items()}
+
+
+def benchmarks(services: Services, wanted: Wanted) -> list[Benchmark]:
+    def checks() -> Iterable[Finding]:
+        for name, contract, body in orders():
+            values = tuple(round(microseconds(lambda c=contract, b=body: c.read(b)), 1) for _ in range(wanted.rounds))  # type: ignore[misc]  # defaults bind the loop's values
+            size = name.removeprefix("order ").replace(" ", "")
+            yield Finding(name=f"contract.{size}", unit="µs", values=values, notes={"bytes": len(body)})
+
+    return [Benchmark("contract", "µs", checks), Benchmark("contract.share", "%", lambda: _share(services, wanted))]
+
+
+def _share(services: Services, wanted: Wanted) -> Iterable[Finding]:
+    """Of the pipeline's orders, on PostgreSQL."""
+    used: list[float] = []
+    with (
+        troubles_told(),
+        services.stage() as stage,
+        running_bus(stage, PLAIN) as running,
+        closing(Course(stage, running, wanted.pace)) as course,
+    ):
+        processes = [running.children.pid(role) for role in ROLES]
+
+        def attempt(count: int) -> Round:
+            before = sum(map(cpu_seconds, processes))
+            done = course.round(count)
+            used.append((sum(map(cpu_seconds, processes)) - before) / count * 1e6)
+            return done
+
+        rounds = measured_rounds(attempt, wanted.pace)
+        course.require_complete()
+    used = used[-len(rounds) :]
+    reads = [reading_an_order() for _ in rounds]
+    notes = {"messages": [each.messages for each in rounds]}
+    yield Finding(name="contract.reading", unit="µs CPU/order", values=rounded(reads), notes=notes)
+    yield Finding(name="contract.pipeline", unit="µs CPU/order", values=rounded(used), notes=notes)
+    shares = [one / whole * 100 for one, whole in zip(reads, used, strict=True)]
+    yield Finding(name="contract.share", unit="%", values=rounded(shares), notes=notes)
+
+
+def reading_an_order() -> float:
+    """What the contracts' part of carrying one order takes, in µs: it is read when it is received and when it is
+    transformed, and the job is read before it is sent."""
+    with tempfile.TemporaryDirectory(prefix="plantbus-bench-") as folder:
+        write_project(Path(folder))
+        declared = runpy.run_path(f"{folder}/transformers/orders.py")
+    known = {contract.type: contract for contract in declared["CONTRACTS"]}
+    body = order(0)
+    opened = Opened(a_message(type=CANONICAL, body=body), known[CANONICAL].read(body))
+    job = declared["job"](opened, TransformContext(maps=ValueMaps(), key="k"))
+    read_order = microseconds(lambda: known[CANONICAL].read(body))
+    return 2 * read_order + microseconds(lambda: known[job.type].read(job.body))
 
 
 def main() -> None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from bus.bench.comparison import rate_of
-from bus.bench.contenders import pipeline
-from bus.bench.frame import Benchmark, Pace
+from bus.bench.frame import Benchmark
+from bus.bench.orders import Orders
+from bus.bench.pipeline import pipeline
 from bus.bench.services import Services
 from tests.benchmarks.wanted import Wanted
-
-SIZES = (10_000, 100_000)
-LONGEST = timedelta(minutes=10)
-"""Of a round, as expected; it is given up after three times that."""
 
 
 def benchmarks(services: Services, wanted: Wanted) -> list[Benchmark]:
     return [
-        rate_of(contender, services, pace, name=f"{contender.name}.{pace.messages}")
-        for pace in (Pace(rounds=wanted.rounds, box=LONGEST, messages=size) for size in SIZES)
+        rate_of(contender, services, wanted.pace_of(size), name=f"{contender.name}.{size}")
+        for size in (wanted.messages // 10, wanted.messages)
         for contender in (
-            pipeline(sqlite=sqlite, native=native) for sqlite in (False, True) for native in (False, True)
+            pipeline(Orders(native=native), sqlite=sqlite) for sqlite in (False, True) for native in (False, True)
         )
     ]

@@ -1,4 +1,4 @@
-"""`bus bench` as typed: every contender runs on real services and loses nothing; how fast it is, no test judges."""
+"""`bus bench` and `make bench` as typed: all run on real services and lose nothing; how fast it is, no test judges."""
 
 from __future__ import annotations
 
@@ -8,13 +8,28 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from bus.bench.contenders import Course
+from bus.bench.frame import Pace
+from bus.bench.job import order, order_id
 from bus.bench.ledger import ACCEPT, RECORD, Ledger
+from bus.bench.orders import PLAIN
+from bus.bench.pipeline import running_bus
+from bus.bench.services import Services
+from bus.store.engine import Database
+from bus.store.follow import message_detail, trace
+from bus.store.search import MessageQuery, list_messages
+from bus.store.verify import verify
+from tests.benchmarks.past import Pattern, fill
+from tests.benchmarks.wanted import LONGEST
 from tests.system.running_bus import until
 
 PEERS = {"celery": "celery", "faststream": "faststream", "handwritten": "pydantic"}
@@ -93,3 +108,81 @@ def test_a_benchmark_that_is_ended_leaves_nothing_behind(tmp_path: Path, install
         _, said = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert list(tmp_path.rglob("*")) == [], said
+
+
+@pytest.mark.postgresql
+def test_parts_run_alone_and_tell_what_they_found(tmp_path: Path, installed_rabbitmq: None) -> None:
+    results = tmp_path / "results.json"
+    words = ("lanes", "--quick", "--messages", "20", "--results", str(results))
+
+    done = subprocess.run(_parts(*words), capture_output=True, text=True, timeout=110, check=False)
+
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert value == json.loads(results.read_text())
+    medians = {finding["name"]: finding["median"] for finding in value["findings"]}
+    assert {"lanes.1", "lanes.20", "lanes.100"} == medians.keys()
+    assert min(medians.values()) > 0
+    assert {"rabbitmq", "postgresql"} <= value["versions"].keys()
+
+
+@pytest.mark.postgresql
+def test_parts_that_are_ended_tell_what_they_found_and_leave_nothing_behind(
+    open_folder: Path, installed_rabbitmq: None
+) -> None:
+    environ = os.environ | {"TMPDIR": str(open_folder)}
+    words = _parts("contract", "--quick")
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, env=environ, **pipes) as process:
+        started = until(lambda: any(open_folder.glob("plantbus-bench-*/stage-0/*.log")))
+        process.send_signal(signal.SIGINT)
+
+        shown, said = process.communicate(timeout=100)
+    assert started, said
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert "contract.20kB" in {finding["name"] for finding in json.loads(shown)["findings"]}
+    assert list(open_folder.rglob("*")) == [], said
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder into which another user may look: root's PostgreSQL runs as one."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+def test_a_part_that_nobody_knows_is_refused_with_those_that_are_known() -> None:
+    done = subprocess.run(_parts("speed"), capture_output=True, text=True, timeout=110, check=False)
+
+    assert done.returncode == 2
+    assert "unknown: speed; known: comparison, sizes" in done.stderr
+
+
+def _parts(*words: str) -> list[str]:
+    return [sys.executable, "-m", "tests.benchmarks", *words, "-o", "json"]
+
+
+@pytest.mark.parametrize("sqlite", [True, pytest.param(False, marks=pytest.mark.postgresql)])
+def test_a_past_that_was_made_is_what_the_bus_would_have_left(sqlite: bool, installed_rabbitmq: None) -> None:
+    with Services(tell=lambda text: None) as services:
+        with services.stage() as stage, running_bus(stage, PLAIN, sqlite=sqlite, searchable=("order.id",)) as bus:
+            with closing(Course(stage, bus, Pace(rounds=1, box=LONGEST))) as course:
+                course.round(1)
+            pattern = Pattern.of(bus.database, order_id(0))
+
+        def fill_it(database: Database) -> None:
+            fill(database, pattern, first=1_000, count=30)
+
+        with services.stage() as stage, running_bus(stage, PLAIN, sqlite=sqlite, fill=fill_it) as bus:
+            assert list(verify(bus.database)) == []
+            with closing(Course(stage, bus, Pace(rounds=1, box=LONGEST))) as course:
+                course.round(5)
+                course.require_complete()
+            assert list(verify(bus.database)) == []
+            known = MessageQuery(where=(("order.id", order_id(1_007)),))
+            (line,) = list_messages(bus.database, known, limit=20).items
+            assert trace(bus.database, line.number).messages == 1
+            assert json.loads(message_detail(bus.database, line.number).message.body) == json.loads(
+                order(1_007, site="P1")
+            )

@@ -27,10 +27,12 @@ from bus.bench.frame import (
     Spread,
     measured_rounds,
     rate_finding,
+    rounded,
     run,
 )
 from bus.bench.job import SITES, native_order, order, route_of
 from bus.bench.latency import Latency, due_times, findings
+from bus.bench.orders import PLAIN, Orders
 from bus.bench.project import CANONICAL, NATIVE, write_project
 from bus.bench.report import Report, ratio, summary
 from bus.bench.services import Services
@@ -41,6 +43,7 @@ from bus.model.message import Opened
 from bus.model.transformer import TransformContext
 from bus.model.values import ValueMaps
 from bus.testing import a_message
+from tests.benchmarks import payload
 
 BOX = timedelta(seconds=10)
 
@@ -110,15 +113,34 @@ def test_what_fails_says_why_and_the_next_is_measured() -> None:
         yield rate_finding("limit", [Round(1000, 0.5), Round(900, 0.6)])
 
     told: list[str] = []
-    results = run(
-        [Benchmark("one", "msg/s", lost), Benchmark("two", "msg/s", missing), Benchmark("three", "msg/s", measured)],
-        tell=told.append,
-    )
+    planned = [
+        Benchmark("one", "msg/s", lost),
+        Benchmark("two", "msg/s", missing),
+        Benchmark("three", "msg/s", measured),
+    ]
+    results = list(run(planned, tell=told.append))
 
     assert [(each.name, each.failed) for each in results] == [("one", True), ("two", False), ("limit", False)]
     assert results[0].error == "of 20 orders 19 were sent"
     assert results[2].values == (2000.0, 1500.0)
     assert "limit: 1,750 msg/s (1,500 to 2,000)" in told
+
+
+def test_what_was_found_before_a_failure_is_kept() -> None:
+    def half() -> Iterable[Finding]:
+        yield found("latency.20.p50", 4.0)
+        raise BenchFailure("19 of 20 orders arrived")
+
+    results = list(run([Benchmark("latency", "ms", half)], tell=lambda text: None))
+
+    assert [(each.name, each.error) for each in results] == [
+        ("latency.20.p50", ""),
+        ("latency", "19 of 20 orders arrived"),
+    ]
+
+
+def test_values_have_four_digits_however_large_they_are() -> None:
+    assert rounded([123_456.7, 1.23456, 0.000_123_456]) == (123_500.0, 1.235, 0.0001235)
 
 
 def test_send_times_are_fixed_beforehand() -> None:
@@ -215,6 +237,24 @@ def test_orders_have_the_size_that_is_claimed_for_them() -> None:
     assert all(650 <= len(body) <= 750 for body in (order(1), order(123_456), native_order(1)))
 
 
+def test_numbers_stand_for_messages_of_their_own_about_as_many_orders_as_asked_for() -> None:
+    orders = Orders(keys=3)
+    publications = [orders.publication(number) for number in range(9)]
+
+    assert len({each.properties["message_id"] for each in publications}) == 9
+    assert len({each.headers["subject"] for each in publications}) == 3
+    assert len({each.headers["subject"] for each in map(Orders().publication, range(9))}) == 9
+
+
+def test_an_order_says_the_same_inside_and_out() -> None:
+    for orders in (PLAIN, Orders(keys=3), Orders(site="P2"), Orders(first=1_000_001), Orders(operations=1)):
+        for number in range(4):
+            publication = orders.publication(number)
+            document = json.loads(publication.body)
+            assert publication.headers["subject"] == f"order:{document['order']['id']}"
+            assert publication.headers["site"] == document["site"] == publication.routing_key.partition(".")[0]
+
+
 def test_bus_and_peers_make_the_same_of_an_order(transformers: ModuleType) -> None:
     pytest.importorskip("pydantic")
     from bus.bench.order_model import Order, job_of
@@ -233,6 +273,11 @@ def test_a_native_order_becomes_the_canonical_one(transformers: ModuleType) -> N
 
     assert _plain(made) == _plain({name: wanted[name] for name in made})
     assert set(wanted) - set(made) == {"storage", "costCenter"}
+
+
+def test_the_bus_takes_each_payload(transformers: ModuleType) -> None:
+    for orders in payload.SIZES.values():
+        assert _made(transformers, "job", CANONICAL, orders.body(1))
 
 
 @pytest.fixture
