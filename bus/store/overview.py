@@ -14,6 +14,7 @@ from bus.model.delivery import State
 from bus.model.ledger import DELIVERIES, Equation, equations
 from bus.model.message import BUS
 from bus.store import tables as t
+from bus.store.bulk import NUMBERS, one_of
 from bus.store.engine import Database
 from bus.store.views import COUNTED, count_up_to, in_state
 from bus.store.work import chunks
@@ -162,9 +163,10 @@ def _latencies(connection: Connection) -> dict[str, list[timedelta]]:
 
 
 def _by_id(connection: Connection, key: Any, numbers: Collection[int], *columns: Any) -> dict[int, Any]:
+    query = select(key, *columns).where(one_of(key, NUMBERS))
     found: dict[int, Any] = {}
     for part in chunks(sorted(numbers)):
-        found.update({row.id: row for row in connection.execute(select(key, *columns).where(key.in_(part)))})
+        found.update({row.id: row for row in connection.execute(query, {"numbers": part})})
     return found
 
 
