@@ -26,6 +26,7 @@ from bus.bench.job import order
 from bus.bench.machine import machine, versions
 from bus.bench.report import Report
 from bus.bench.services import Services, unwind_on_sigterm
+from bus.errors import ConfigurationError
 from tests.benchmarks import (
     comparison,
     contract_check,
@@ -113,15 +114,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=_count, metavar="N", help="how often each is measured: 3, quick 1")
     parser.add_argument("--messages", type=_count, metavar="N", help="where many are to be there at once: 100,000")
     parser.add_argument("--history", type=_count, metavar="N", help="finished messages of a full store: 1,000,000")
-    parser.add_argument("--minutes", type=float, metavar="N", help="how long memory is watched: 10")
+    parser.add_argument("--minutes", type=_minutes, metavar="N", help="how long memory is watched: 10")
     parser.add_argument("--postgresql", metavar="URL", default="", help="a server whose user may create databases")
     parser.add_argument("--results", type=Path, metavar="FILE", help="write the JSON there, too")
     parser.add_argument("-o", dest="output", choices=("table", "json"), default="table")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - PARTS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
-    unwind_on_sigterm()
     course = Course(Progress(Console(file=sys.stderr, highlight=False)))
+    if asked.results:
+        try:
+            course.report.write(asked.results)
+        except ConfigurationError as error:  # said now, not after hours
+            parser.error(str(error))
+    unwind_on_sigterm()
     code = _run(course, asked)
     if asked.results:
         course.report.write(asked.results)
@@ -142,16 +148,25 @@ def _run(course: Course, asked: argparse.Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    count = int(text.replace(",", ""))
-    if count < 1:
-        raise ValueError(text)
-    return count
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number above 0 is expected, 100000 say")
+    return int(text)
+
+
+def _minutes(text: str) -> timedelta:
+    try:
+        minutes = timedelta(minutes=float(text))
+    except (ValueError, OverflowError):
+        minutes = timedelta()
+    if minutes <= timedelta():
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is expected, 0.5 say")
+    return minutes
 
 
 def _wanted(asked: argparse.Namespace) -> Wanted:
     given = {name: getattr(asked, name) for name in ("rounds", "messages", "history") if getattr(asked, name)}
-    if asked.minutes is not None:
-        given["watch"] = timedelta(minutes=asked.minutes)
+    if asked.minutes:
+        given["watch"] = asked.minutes
     return replace(QUICK if asked.quick else THOROUGH, **given)
 
 

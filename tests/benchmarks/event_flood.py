@@ -10,23 +10,25 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median, quantiles
 from urllib.parse import quote
 
-from sqlalchemy import text
+from sqlalchemy import func, select
 
 from bus.bench.children import Children
 from bus.bench.frame import Benchmark, Finding
 from bus.bench.services import Services
-from bus.bootstrap import open_database, private_node, upgrade_store
+from bus.bootstrap import private_node, upgrade_store
 from bus.broker.declare import declare
 from bus.client import Fact, connect
 from bus.model.topology import VHOST
-from bus.project import Project, load_project, topology_of
+from bus.project import load_project, topology_of
+from bus.store import tables as t
+from bus.store.engine import Database
 from tests.benchmarks.wanted import Wanted
 from tests.plant.launch import Plant, running_plant, wait_until
 
@@ -61,7 +63,7 @@ class Flooded:
 
 @dataclass(frozen=True)
 class Stage:
-    project: Project
+    database: Database
     folder: Path
     plant: Plant
     environment: Mapping[str, str]
@@ -79,9 +81,10 @@ class Stage:
             children.require_alive()
 
     def delivered(self, destination: str) -> int:
-        with open_database(self.project).read() as connection:
-            query = text("SELECT count(*) FROM delivery WHERE destination = :to AND state = 'DELIVERED'")
-            return int(connection.execute(query, {"to": destination}).scalar_one())
+        d = t.delivery.c
+        query = select(func.count()).where(d.destination == destination, d.state == "DELIVERED")
+        with self.database.read() as connection:
+            return int(connection.execute(query).scalar_one())
 
 
 @contextmanager
@@ -90,8 +93,8 @@ def a_stage(folder: Path) -> Iterator[Stage]:
     own = {"BUS_FOLDER": str(folder), "BUS_STORE": f"sqlite:///{folder}/bus.db"}
     with _environment(own):
         project = load_project(ROOT)
-    upgrade_store(project).close()
     with ExitStack() as stack:
+        store = stack.enter_context(closing(upgrade_store(project)))
         node = stack.enter_context(private_node(project))
         urls = {
             name: f"amqp://{name}:{quote(_password(folder, name), safe='')}@127.0.0.1:{node.amqp_port}/{VHOST}"
@@ -110,7 +113,7 @@ def a_stage(folder: Path) -> Iterator[Stage]:
                 "PLANT_MES_P200_ADDRESS": f"{plant.mes_p200.url}/orders",
             }
         )
-        yield Stage(project, folder, plant, environment, urls["mes-p100"])
+        yield Stage(store.database, folder, plant, environment, urls["mes-p100"])
 
 
 @contextmanager

@@ -152,11 +152,21 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_a_part_that_nobody_knows_is_refused_with_those_that_are_known() -> None:
-    done = subprocess.run(_parts("speed"), capture_output=True, text=True, timeout=110, check=False)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["speed"], "unknown: speed; known: comparison, sizes"),
+        (["--rounds", "0"], "argument --rounds: '0': a whole number above 0 is expected"),
+        (["--minutes", "soon"], "argument --minutes: 'soon': a number above 0 is expected"),
+        (["--results", "/nowhere/results.json"], "/nowhere/results.json cannot be written"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is(words: list[str], said: str) -> None:
+    done = subprocess.run(_parts(*words), capture_output=True, text=True, timeout=110, check=False)
 
     assert done.returncode == 2
-    assert "unknown: speed; known: comparison, sizes" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def _parts(*words: str) -> list[str]:
