@@ -29,7 +29,7 @@ RATE = 100
 EVERY = timedelta(seconds=1)
 SETTLES = timedelta(seconds=5)
 """Before memory is read idle."""
-COMMANDS = 5
+COMMANDS = 3
 """How often each command is started in a round."""
 _ROLES = ("run", "router", "worker", "relay")
 _LOOK = 0.02  # seconds

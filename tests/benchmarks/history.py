@@ -35,7 +35,7 @@ LIMIT = 20
 FIRST = 10**9
 """The past is numbered from here on."""
 RATE, COMMAND, ASKED = "msg/s", "ms (command)", "ms (statements)"
-TIMES = {COMMAND: 5, ASKED: 20}
+TIMES = {COMMAND: 3, ASKED: 20}
 """How often each is asked in a round; the median counts."""
 QUEUES = ("transform.transaction", "transform.event", *(f"send.mes-{site.lower()}" for site in SITES))
 
