@@ -23,6 +23,12 @@ MAX_DEPTH = 32
 PREFETCH = 256
 """Messages the broker sends ahead of their acknowledgement."""
 
+READ_AHEAD = 8 * 1024 * 1024
+"""Bytes held here from which on nothing more is read: what the broker sends then waits in the network's buffers.
+
+The prefetch counts messages, not bytes: 256 of 1 MB each would be more than a process may have.
+"""
+
 _LOOK = timedelta(milliseconds=1)
 _LINGER = timedelta(milliseconds=20)
 _TICK = timedelta(seconds=1)
@@ -45,9 +51,15 @@ class Consumer:
         self._connection: Any = None
         self._channel: Any = None
         self._arrived: deque[Envelope] = deque()
+        self._held = 0
         self._generation = 0
         self._failures = 0
         self._try_again_at = 0.0
+
+    @property
+    def held(self) -> int:
+        """Bytes of the bodies that were read and not given out yet."""
+        return self._held
 
     def open(self) -> None:
         """Connect and consume; `next_batch` does it too, but waits where this says what is wrong.
@@ -79,7 +91,7 @@ class Consumer:
         A first message larger than `max_bytes` comes alone.
         """
         until = time.monotonic() + wait.total_seconds()
-        if 0 < len(self._arrived) < limit:
+        if self._arrived and not self._has_enough(limit):
             self._listen(_LOOK, upto=limit)
         while not self._arrived and (remaining := until - time.monotonic()) > 0:
             self._listen(min(timedelta(seconds=remaining), _TICK), upto=limit)
@@ -90,6 +102,7 @@ class Consumer:
             if batch and size > max_bytes:
                 break
             batch.append(self._arrived.popleft())
+        self._held -= sum(len(envelope.body) for envelope in batch)
         return batch
 
     def ack(self, envelope: Envelope) -> bool:
@@ -109,7 +122,10 @@ class Consumer:
         return self._connection is not None and envelope.generation == self._generation
 
     def keep_alive(self) -> None:
-        """Read what came and send a heartbeat when due; call it about once a second while a batch is worked on."""
+        """Read what came and send a heartbeat when due; call it about once a second while a batch is worked on.
+
+        Where nothing more may be read for longer than RabbitMQ waits for its reader, it closes the connection.
+        """
         if self._connection is not None:
             self._listen(_LOOK, upto=self._prefetch)
 
@@ -128,20 +144,23 @@ class Consumer:
             connection.close()
         except LOST:
             drop(connection)
-        self._arrived.clear()
+        self._forget()
 
     def _listen(self, within: timedelta, *, upto: int) -> None:
         """Wait that long for a message and take those behind it; connects first when it is time to try again."""
         if self._connection is None and not self._connect_again(within):
             return
         try:
-            more = drain(self._connection, within=within)
+            more = self._held < READ_AHEAD and drain(self._connection, within=within)
             until = time.monotonic() + _LINGER.total_seconds()
-            while more and len(self._arrived) < upto and time.monotonic() < until:
+            while more and not self._has_enough(upto) and time.monotonic() < until:
                 more = drain(self._connection, within=_LOOK)
             self._connection.heartbeat_tick()
         except LOST as error:
             self._lose(error)
+
+    def _has_enough(self, upto: int) -> bool:
+        return len(self._arrived) >= upto or self._held >= READ_AHEAD
 
     def _connect_again(self, within: timedelta) -> bool:
         pause = self._try_again_at - time.monotonic()
@@ -169,10 +188,12 @@ class Consumer:
         if _is_deeper(headers, MAX_DEPTH):
             unreadable, properties, headers = f"headers nested deeper than {MAX_DEPTH}", {}, {}
         info = message.delivery_info
+        body = message.body or b""
+        self._held += len(body)
         self._arrived.append(
             Envelope(
                 routing_key=info["routing_key"],
-                body=message.body or b"",
+                body=body,
                 exchange=info["exchange"],
                 properties=properties,
                 headers=headers,
@@ -194,6 +215,7 @@ class Consumer:
     def _forget(self) -> None:
         self._connection = self._channel = None
         self._arrived.clear()
+        self._held = 0
 
 
 def _is_deeper(table: Any, depth: int) -> bool:

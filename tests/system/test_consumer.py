@@ -14,7 +14,7 @@ import pytest
 
 from bus.broker import link
 from bus.broker.address import read_addresses
-from bus.broker.consumer import MAX_DEPTH, Consumer
+from bus.broker.consumer import MAX_DEPTH, READ_AHEAD, Consumer
 from bus.broker.leftovers import _is_hint, run_dead_letters
 from bus.broker.publisher import Publisher
 from bus.broker.router import run_router
@@ -300,6 +300,31 @@ def test_a_dead_letter_of_bus_unrouted_is_a_message_and_that_of_a_workers_queue_
     ]
 
     assert recorded == [True, True, True, False, False]
+
+
+# --- large messages --------------------------------------------------------------------------------------------------
+
+LARGE = 1_000_000
+
+
+def test_no_more_is_read_ahead_than_a_process_may_hold_and_nothing_is_lost(plant: Plant, consumer: Consumer) -> None:
+    publisher = Publisher(plant.url("bus"))
+    for number in range(24):
+        large = an_order(number, body=str(number).encode().ljust(LARGE))
+        assert publisher.publish_batch([large], within=SOON) == [None]
+    publisher.close()
+
+    found = consumer.next_batch(limit=24, max_bytes=LARGE, wait=SOON)
+    held = []
+    while len(found) < 24:
+        consumer.keep_alive()
+        held.append(consumer.held)
+        found += consumer.next_batch(limit=24, max_bytes=2 * LARGE, wait=SOON)
+
+    assert numbers(found) == list(range(24))
+    assert max(held) < READ_AHEAD + LARGE
+    assert consumer.held == 0
+    assert consumer.ack(found[-1])
 
 
 # --- messages made to end their reader -------------------------------------------------------------------------------
