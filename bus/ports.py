@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from bus.errors import DeliveryFailure, Exchange
 from bus.model.delivery import Event, Outcome, Stage, State
 from bus.model.lane import LaneKey
-from bus.model.message import Message
+from bus.model.message import Message, digest_of
 from bus.model.secret import Secret
 from bus.model.system import Endpoint
 
@@ -146,11 +146,23 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimCheck:
+    """Stands for a body that is too large to be carried in a claim; the store brings the body when its turn comes."""
+
+    size: int
+    """Bytes."""
+    digest: bytes
+    """What the body must have when it is brought; empty: kept by a release that noted none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """A message in the store, under its number there."""
 
     row: int
     message: Message
+    check: ClaimCheck | None = None
+    """The message lacks its body, which this stands for: see MessageStore.message_of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +197,13 @@ class Output:
     body: bytes
     digest: str
     """Digests of transformer and value maps that made it."""
+    check: ClaimCheck | None = None
+    """It lacks its body, which this stands for: see MessageStore.output_of."""
+
+    @property
+    def body_digest(self) -> bytes:
+        """SHA-256 of what is sent: type, content type, body."""
+        return digest_of(self.type, self.content_type, self.body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +230,13 @@ class Claimed:
     """Why it last failed."""
     kept: Kept
     output: Output | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that its next step works on, be it carried or not."""
+        if self.stage is Stage.SEND and self.output is not None:
+            return self.output.check.size if self.output.check else len(self.output.body)
+        return self.kept.check.size if self.kept.check else len(self.kept.message.body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,7 +411,21 @@ class MessageStore(Protocol):
         """The oldest READY of the queue that may run, marked CLAIMED. Empty where the endpoint is not open.
 
         A laned one only if nothing stands before it except what is claimed with it; in lane order. One with deaths
-        is claimed alone.
+        is claimed alone. Large bodies stay in the store, a ClaimCheck stands for each.
+        """
+
+    def message_of(self, claimed: Claimed) -> Message:
+        """The message with its body, brought from the store where a ClaimCheck stands for it.
+
+        Raises:
+            PermanentFailure: body.missing, body.altered.
+        """
+
+    def output_of(self, claimed: Claimed) -> Output | None:
+        """What its transform made, likewise; None: it has no output.
+
+        Raises:
+            PermanentFailure: body.missing, body.altered.
         """
 
     def claim_trial(self, queue: str, *, worker: str, token: str) -> list[Claimed]:

@@ -83,6 +83,9 @@ REMEDIES: dict[str, str] = {
     "worker.killed": "Look at what ended the worker three times (memory, a crash in a library), then replay.",
     "worker.killed-while-sending": "Ask the target whether it has the document, then `bus doubt happened` or `absent`.",
     "route.unknown": "Put the route back under its name, or discard the delivery.",
+    "body": "Compare the message with a backup of the store.",
+    "body.missing": "Restore the row named from a backup of the store, then replay; or discard, and have it sent anew.",
+    "body.altered": "Find out who changed the store; restore the row named from a backup, then replay.",
     # -- endpoints: nothing was sent, deliveries are held
     "endpoint": "Look at the endpoint with `bus endpoint show`; deliveries are held until it is back.",
     "endpoint.refused-connection": "Start the target, or correct host and port in bus.toml.",

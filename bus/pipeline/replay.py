@@ -84,7 +84,7 @@ def _repeat(claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: 
     if claimed.part:
         with store.transaction() as transaction:
             raise NotAllowed(_repeat_the_whole(claimed, transaction.made_by(claimed.kept.row)))
-    if lacking := route.lacks_key(open_kept(claimed.kept.message, catalogue)):
+    if lacking := route.lacks_key(open_kept(store.message_of(claimed), catalogue)):
         raise NotAllowed(f"key.missing: {lacking}")
     with store.transaction() as transaction:
         tails = transaction.lock_lanes({claimed.lane: 1} if claimed.lane is not None else {})

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from bus.errors import DeliveryFailure, EndpointDown, OutcomeUnknown, PermanentFailure
+from bus.errors import DeliveryFailure, EndpointDown, NotAvailable, OutcomeUnknown, PermanentFailure
 from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
 from bus.model.system import Endpoint
 from bus.pipeline.settle import Ended, until_stored
-from bus.pipeline.worker import BATCH, BUDGET, Shift, in_flights, in_lane_order
+from bus.pipeline.worker import BATCH, BUDGET, Shift, in_flights, in_lane_order, portions
 from bus.ports import (
     Adapter,
     Answer,
@@ -95,9 +95,13 @@ def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
         ended = in_flights(_failed_last(batch), fly, _given_back, shift=shift)
     else:
         ended = in_lane_order(_failed_last(batch), step, _given_back, shift=shift)
-    if trips:
-        _trip(window, trips[0], shift)
-    return shift.settle(ended, queue=window.endpoint.queue) and not trips
+    more = has_tripped = False
+    for portion in portions(ended):
+        if trips and not has_tripped:
+            _trip(window, trips[0], shift)
+            has_tripped = True
+        more = shift.settle(portion, queue=window.endpoint.queue)
+    return more and not trips
 
 
 def _failed_last(batch: Sequence[Claimed]) -> list[Claimed]:
@@ -114,11 +118,15 @@ def _given_back(claimed: Claimed) -> Ended:
 def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, DeliveryFailure | None]:
     """One call, outside any transaction; every error is translated into what it means for the delivery."""
     adapter, turn = window.adapter, shift.clock()
+    try:
+        parcel = parcel_of(shift.with_body(claimed))
+    except PermanentFailure as failure:
+        return _judged(claimed, failure, window, shift, began=turn, ended=shift.clock())
     if not adapter.remembers_keys and not _marked(claimed, shift):
         return _given_back(claimed), None
     began = shift.clock()
     try:
-        result: Answer | DeliveryFailure = adapter.send(parcel_of(claimed))
+        result: Answer | DeliveryFailure = adapter.send(parcel)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # the delivery records it
         result = _failure(error)
     ended = shift.clock()
@@ -129,17 +137,28 @@ def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, De
 def _send_many(several: Sequence[Claimed], window: Window, shift: Shift) -> list[tuple[Ended, DeliveryFailure | None]]:
     """One call for deliveries of different lanes, to a target that remembers keys."""
     assert isinstance(window.adapter, SendingMany)
+    parcels, results = _parcels(several, shift)
     began = shift.clock()
     try:
-        results = list(window.adapter.send_many([parcel_of(claimed) for claimed in several]))
+        answers = window.adapter.send_many(list(parcels.values())) if parcels else ()
+        results |= zip(parcels, answers, strict=True)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # the deliveries record it
-        results = [_failure(error) for _ in several]
+        results |= dict.fromkeys(parcels, _failure(error))
     ended = shift.clock()
     window.pace = (window.pace * 3 + (ended - began) / len(several)) / 4
-    return [
-        _judged(claimed, result, window, shift, began=began, ended=ended)
-        for claimed, result in zip(several, results, strict=True)
-    ]
+    return [_judged(claimed, results[claimed.id], window, shift, began=began, ended=ended) for claimed in several]
+
+
+def _parcels(several: Sequence[Claimed], shift: Shift) -> tuple[dict[int, Parcel], dict[int, Answer | DeliveryFailure]]:
+    """The parcels by delivery, and the failures of those whose body cannot be had."""
+    parcels: dict[int, Parcel] = {}
+    failures: dict[int, Answer | DeliveryFailure] = {}
+    for claimed in several:
+        try:
+            parcels[claimed.id] = parcel_of(shift.with_body(claimed))
+        except PermanentFailure as failure:
+            failures[claimed.id] = failure
+    return parcels, failures
 
 
 def _failure(error: Exception | SystemExit) -> DeliveryFailure:
@@ -295,7 +314,9 @@ def _probe_one(doubt: Doubt, window: Window, shift: Shift) -> None:
         return
     began = shift.clock()
     try:
-        finding = window.adapter.probe(parcel_of(claimed))
+        finding = window.adapter.probe(parcel_of(shift.with_body(claimed)))
+    except NotAvailable:  # stopped while the store was away: nobody was asked
+        raise
     except (Exception, SystemExit) as error:  # recorded; no answer leaves it in doubt
         failure = error if isinstance(error, DeliveryFailure) else PermanentFailure("adapter.raised", repr(error))
         outcome = Outcome(event=Event.DOUBT, cause=failure.cause, detail=failure.detail)

@@ -42,6 +42,16 @@ class Ended:
     plans_itself: Sequence[Selection] | None = None
     """Routes of the delivery's own message, where it was queued up for re-entry."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that are held for it until it is settled."""
+        made = sum(len(child.message.body) for child in self.children)
+        if self.settled.output is not None:
+            made += len(self.settled.output.body)
+        if self.settled.attempt is not None:
+            made += len(self.settled.attempt.exchange.sent) + len(self.settled.attempt.exchange.received)
+        return made
+
 
 def settle(
     ended: Sequence[Ended],

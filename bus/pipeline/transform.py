@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from bus.errors import DeliveryFailure, MessageInvalid, PermanentFailure
+from bus.errors import DeliveryFailure, MessageInvalid, NotAvailable, PermanentFailure
 from bus.model.catalogue import Catalogue
 from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
 from bus.model.message import BUS, Message, Opened, Outgoing, child_key
@@ -14,7 +14,7 @@ from bus.model.route import Route
 from bus.model.transformer import TransformContext, Transformer
 from bus.pipeline.plan import REENTRY, send_queue
 from bus.pipeline.settle import Child, Ended
-from bus.pipeline.worker import Shift, in_lane_order
+from bus.pipeline.worker import Shift, in_lane_order, portions
 from bus.ports import AttemptRecord, Claimed, Output, Settled
 
 
@@ -25,8 +25,11 @@ def transform(queue: str, *, shift: Shift) -> bool:
     with shift.claim(queue) as batch:
         if not batch:
             return False
+        more = False
         ended = in_lane_order(batch, lambda claimed: _transform_one(claimed, shift), _given_back, shift=shift)
-        return shift.settle(ended, queue=queue)
+        for portion in portions(ended):
+            more = shift.settle(portion, queue=queue)
+        return more
 
 
 def _given_back(claimed: Claimed) -> Ended:
@@ -36,15 +39,17 @@ def _given_back(claimed: Claimed) -> Ended:
 def _transform_one(claimed: Claimed, shift: Shift) -> Ended:
     began = shift.clock()
     try:
-        opened = open_kept(claimed.kept.message, shift.catalogue)
+        opened = open_kept(shift.with_body(claimed).kept.message, shift.catalogue)
         if claimed.route == REENTRY:
             selections = [s for s in shift.catalogue.routes.select(opened) if s.route.to != BUS]
-            child = Child(claimed.kept.message, opened)
+            child = Child(opened.message, opened)
             return Ended(Settled(claimed=claimed, outcome=succeed()), [child], plans_itself=selections)
         route = shift.route_of(claimed)
         return _made(claimed, opened, route, shift.catalogue)
     except DeliveryFailure as error:
         failure = error
+    except NotAvailable:  # stopped while the store was away: no fault of the delivery
+        raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  # the delivery records it, and the batch goes on
         failure = PermanentFailure("transformer.raised", f"{type(error).__name__}: {error}")
     outcome = fail(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from bus.errors import Exchange, PermanentFailure
@@ -16,7 +17,7 @@ from bus.model.lane import LaneKey
 from bus.model.message import BUS
 from bus.model.retry import RetryPolicy
 from bus.model.route import Route
-from bus.pipeline.settle import Ended, settle
+from bus.pipeline.settle import Ended, settle, until_stored
 from bus.ports import Actor, AttemptRecord, Claimed, MessageStore, Telemetry
 
 BATCH = 128
@@ -24,6 +25,10 @@ BATCH = 128
 
 BUDGET = timedelta(seconds=5)
 """How long one batch may take: what was not begun by then goes back."""
+
+PORTION = 4 * 1024 * 1024
+"""Bytes made, sent and received from which on what has ended is settled, before the rest of the batch goes on; and
+bytes that are sent in one flight, but for a single larger one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,22 @@ class Shift:
                 )
         finally:
             self.claims.discard(token)
+
+    def with_body(self, claimed: Claimed) -> Claimed:
+        """The delivery with the body that its next step works on; let go of it when that is done.
+
+        Raises:
+            PermanentFailure: body.missing, body.altered.
+            NotAvailable: a stop ended the wait for the store, or it refuses for good.
+        """
+        if claimed.stage is Stage.SEND and claimed.output is not None:
+            if claimed.output.check is None:
+                return claimed
+            return replace(claimed, output=until_stored(lambda: self.store.output_of(claimed), self.stop))
+        if claimed.kept.check is None:
+            return claimed
+        message = until_stored(lambda: self.store.message_of(claimed), self.stop)
+        return replace(claimed, kept=replace(claimed.kept, message=message, check=None))
 
     def tend(self) -> None:
         """Give back what the store holds for this worker and nobody works on: a claim whose answer was lost, a batch
@@ -147,24 +168,31 @@ def in_flights(
     *,
     shift: Shift,
     budget: timedelta = BUDGET,
-) -> list[Ended]:
+) -> Iterator[Ended]:
     """As `in_lane_order`, for a step that takes several at once: of each lane one at a time.
 
     What is in one flight may end in any order, so nothing of a lane starts before what stands before it ended well.
     """
-    ended: list[Ended] = []
     lanes: dict[LaneKey | int, deque[Claimed]] = {}
     for claimed in batch:
         lanes.setdefault(claimed.lane or claimed.id, deque()).append(claimed)
     deadline = shift.clock() + budget
     while lanes and not shift.stop.is_set() and shift.clock() <= deadline and shift.still_alive():
-        for lane, result in zip(list(lanes), fly([waiting.popleft() for waiting in lanes.values()]), strict=True):
-            ended.append(result)
+        flown = _flight(lanes)
+        for lane, result in zip(flown, fly([lanes[lane].popleft() for lane in flown]), strict=True):
+            yield result
             if result.settled.outcome.event is not Event.SUCCEED:
-                ended += map(give_back, lanes.pop(lane))
+                yield from map(give_back, lanes.pop(lane))
             elif not lanes[lane]:
                 del lanes[lane]
-    return ended + [give_back(claimed) for waiting in lanes.values() for claimed in waiting]
+    yield from [give_back(claimed) for waiting in lanes.values() for claimed in waiting]
+
+
+def _flight(lanes: Mapping[LaneKey | int, deque[Claimed]]) -> list[LaneKey | int]:
+    """The lanes of which one is sent now: as many as fit into PORTION, and one at least."""
+    sizes = itertools.accumulate(waiting[0].size for waiting in lanes.values())
+    fitting = sum(1 for size in sizes if size <= PORTION)
+    return list(itertools.islice(lanes, max(fitting, 1)))
 
 
 def in_lane_order(
@@ -174,13 +202,12 @@ def in_lane_order(
     *,
     shift: Shift,
     budget: timedelta = BUDGET,
-) -> list[Ended]:
+) -> Iterator[Ended]:
     """Do the step for each delivery; the first that does not go well in a lane stops that lane only.
 
     `batch` is in lane order. What was not begun within the budget, at a stop, behind a failure, or when this worker
     may be held to be dead, is given back.
     """
-    ended: list[Ended] = []
     stopped: set[LaneKey] = set()
     deadline = shift.clock() + budget
     for claimed in batch:
@@ -190,7 +217,28 @@ def in_lane_order(
             result = give_back(claimed)
         else:
             result = step(claimed)
-        ended.append(result)
+        yield result
         if laned and claimed.lane is not None and result.settled.outcome.event is not Event.SUCCEED:
             stopped.add(claimed.lane)
-    return ended
+
+
+def portions(ended: Iterable[Ended]) -> Iterator[list[Ended]]:
+    """What ended, to be settled portion by portion: what was made and sent is let go before the next is begun.
+
+    What is given back behind a failure in its lane stands in one portion with it: nobody sees it claimed out of turn.
+    """
+    portion: list[Ended] = []
+    size = 0
+    for e in ended:
+        if size >= PORTION and not _is_stopped_by(portion[-1], e):
+            yield portion
+            portion, size = [], 0
+        portion.append(e)
+        size += e.size
+    if portion:
+        yield portion
+
+
+def _is_stopped_by(before: Ended, e: Ended) -> bool:
+    same = before.settled.claimed.lane is not None and before.settled.claimed.lane == e.settled.claimed.lane
+    return same and before.settled.outcome.event not in (Event.SUCCEED, Event.TRANSFORMED)

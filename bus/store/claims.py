@@ -12,13 +12,13 @@ from sqlalchemy import BindParameter, Connection, Integer, Select, Text, bindpar
 from bus.model.delivery import Stage, State, is_laned_now
 from bus.model.lane import LaneKey, claimable
 from bus.model.message import BUS
-from bus.ports import Claimed, Doubt, Kept, Output
+from bus.ports import Claimed, Doubt
 from bus.store import tables as t
+from bus.store.bodies import claim_columns, kept_in, largest_carried, output_in
 from bus.store.bulk import NUMBERS, one_of
 from bus.store.clock import store_clock
 from bus.store.engine import Database
 from bus.store.lanes import is_alone
-from bus.store.message_rows import message_of
 from bus.store.transaction import SqlTransaction
 from bus.store.work import chunks
 
@@ -61,8 +61,7 @@ def _oldest() -> Select[Any]:
 
 def _load() -> Select[Any]:
     """Deliveries with their messages, lanes and outputs, the columns of each under a letter of its own."""
-    columns = [*(c.label(f"d_{c.name}") for c in t.delivery.c), *(c.label(f"m_{c.name}") for c in t.message.c)]
-    columns += [c.label(f"o_{c.name}") for c in t.output.c]
+    columns = [*(c.label(f"d_{c.name}") for c in t.delivery.c), *claim_columns()]
     columns += [t.lane.c.destination.label("lane_destination"), t.lane.c.key.label("lane_key")]
     joined = (
         t.delivery.join(t.message, t.message.c.id == _D.message)
@@ -213,16 +212,14 @@ def claim_doubts(database: Database, queue: str, *, limit: int, again_in: timede
 
 
 def load(connection: Connection, numbers: Collection[int]) -> Iterable[Claimed]:
-    """The deliveries with their messages and outputs."""
+    """The deliveries with their messages and outputs; for a large body stands a ClaimCheck."""
+    carried = largest_carried(len(numbers))
     for part in chunks(sorted(numbers)):
-        for row in connection.execute(_LOAD, {"numbers": part}):
+        for row in connection.execute(_LOAD, {"numbers": part, "carried": carried}):
             yield _claimed(row)
 
 
 def _claimed(row: Any) -> Claimed:
-    output = None
-    if row.o_delivery is not None:
-        output = Output(type=row.o_type, content_type=row.o_content_type, body=bytes(row.o_body), digest=row.o_digest)
     return Claimed(
         id=row.d_id,
         token=row.d_token,
@@ -241,6 +238,6 @@ def _claimed(row: Any) -> Claimed:
         blocks=row.d_blocks,
         replay=row.d_replay,
         cause=row.d_cause,
-        kept=Kept(row.m_id, message_of(row, "m_")),
-        output=output,
+        kept=kept_in(row),
+        output=output_in(row),
     )

@@ -6,28 +6,28 @@ from typing import Any
 
 from bus.model.message import Message
 
+HEADER = (
+    "type",
+    "system",
+    "site",
+    "subject",
+    "content_type",
+    "time",
+    "correlation_id",
+    "causation_id",
+    "sequence",
+    "business_date",
+    "dataschema",
+    "traceparent",
+)
+"""Columns that are named as the Message's own fields."""
+
 
 def message_of(row: Any, prefix: str = "") -> Message:
-    """The Message of a row that holds its columns under the prefix."""
+    """The Message of a row that holds its columns under the prefix; without a body where that is NULL."""
     fields = row._mapping
     return Message(
         id=fields[f"{prefix}message_id"],
-        body=bytes(fields[f"{prefix}body"]),
-        **{
-            name: fields[f"{prefix}{name}"]
-            for name in (
-                "type",
-                "system",
-                "site",
-                "subject",
-                "content_type",
-                "time",
-                "correlation_id",
-                "causation_id",
-                "sequence",
-                "business_date",
-                "dataschema",
-                "traceparent",
-            )
-        },
+        body=bytes(fields[f"{prefix}body"] or b""),
+        **{name: fields[f"{prefix}{name}"] for name in HEADER},
     )

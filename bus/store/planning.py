@@ -73,7 +73,14 @@ class Planning(Lanes):
             self.connection,
             t.output,
             [
-                {"delivery": number, "type": o.type, "content_type": o.content_type, "body": o.body, "digest": o.digest}
+                {
+                    "delivery": number,
+                    "type": o.type,
+                    "content_type": o.content_type,
+                    "body": o.body,
+                    "digest": o.digest,
+                    "body_digest": o.body_digest,
+                }
                 for number, o in outputs
             ],
         )

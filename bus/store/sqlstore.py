@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import update
 
 from bus.model.delivery import Event, State
-from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow
-from bus.store import claims, endpoints, leases, relay
+from bus.model.message import Message
+from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow, Output
+from bus.store import bodies, claims, endpoints, leases, relay
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.transaction import SqlTransaction
@@ -54,6 +55,12 @@ class SqlStore:
 
     def mark_sending(self, delivery: int, token: str) -> bool:
         return claims.mark_sending(self.database, delivery, token)
+
+    def message_of(self, claimed: Claimed) -> Message:
+        return bodies.bring_message(self.database, claimed)
+
+    def output_of(self, claimed: Claimed) -> Output | None:
+        return bodies.bring_output(self.database, claimed)
 
     def claim_doubts(self, queue: str, *, limit: int, again_in: timedelta) -> list[Doubt]:
         return claims.claim_doubts(self.database, queue, limit=limit, again_in=again_in)
