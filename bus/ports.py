@@ -152,7 +152,7 @@ class ClaimCheck:
     size: int
     """Bytes."""
     digest: bytes
-    """What the body must have when it is brought; empty: kept by a release that noted none."""
+    """What the body must have when it is brought; empty: none was noted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,7 @@ def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
             _trip(window, trips[0], shift)
             has_tripped = True
         more = shift.settle(portion, queue=window.endpoint.queue)
+        del portion  # let go before the next is sent
     return more and not trips
 
 

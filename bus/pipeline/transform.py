@@ -29,6 +29,7 @@ def transform(queue: str, *, shift: Shift) -> bool:
         ended = in_lane_order(batch, lambda claimed: _transform_one(claimed, shift), _given_back, shift=shift)
         for portion in portions(ended):
             more = shift.settle(portion, queue=queue)
+            del portion  # let go before the next is made
         return more
 
 

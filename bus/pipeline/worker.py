@@ -28,7 +28,10 @@ BUDGET = timedelta(seconds=5)
 
 PORTION = 4 * 1024 * 1024
 """Bytes made, sent and received from which on what has ended is settled, before the rest of the batch goes on; and
-bytes that are sent in one flight, but for a single larger one."""
+bytes that are sent in one flight at the most."""
+
+LARGE = 256 * 1024
+"""Bytes that are a portion and a flight by themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +192,8 @@ def in_flights(
 
 
 def _flight(lanes: Mapping[LaneKey | int, deque[Claimed]]) -> list[LaneKey | int]:
-    """The lanes of which one is sent now: as many as fit into PORTION, and one at least."""
-    sizes = itertools.accumulate(waiting[0].size for waiting in lanes.values())
+    """The lanes of which one is sent now: as many as fit into PORTION; one that is large alone."""
+    sizes = itertools.accumulate(_weight(waiting[0].size) for waiting in lanes.values())
     fitting = sum(1 for size in sizes if size <= PORTION)
     return list(itertools.islice(lanes, max(fitting, 1)))
 
@@ -234,9 +237,13 @@ def portions(ended: Iterable[Ended]) -> Iterator[list[Ended]]:
             yield portion
             portion, size = [], 0
         portion.append(e)
-        size += e.size
+        size += _weight(e.size)
     if portion:
         yield portion
+
+
+def _weight(size: int) -> int:
+    return size if size < LARGE else PORTION
 
 
 def _is_stopped_by(before: Ended, e: Ended) -> bool:

@@ -20,12 +20,20 @@ CARRIED = 256 * 1024
 CARRIED_TOGETHER = 4 * 1024 * 1024
 """Bytes that the messages' bodies in one claim may add up to, and once more those of the outputs."""
 
+NOTED = CARRIED_TOGETHER // 128
+"""Bytes above which the digest of an output is noted: what a claim of 128 may leave in the store."""
+
 _M = t.message.c
 _O = t.output.c
 _AT_MOST: BindParameter[int] = bindparam("carried", type_=Integer())
 _NUMBER: BindParameter[int] = bindparam("number", type_=_M.id.type)
 _MESSAGE_BODY = select(_M.body).where(_M.id == _NUMBER)
 _OUTPUT_BODY = select(_O.body).where(_O.delivery == _NUMBER)
+
+
+def noted_digest(output: Output) -> bytes | None:
+    """The digest that is kept with an output; none where a claim carries it anyway."""
+    return output.body_digest if len(output.body) > NOTED else None
 
 
 def largest_carried(deliveries: int) -> int:

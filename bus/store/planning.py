@@ -10,6 +10,7 @@ from bus.model import ledger
 from bus.model.delivery import stands
 from bus.ports import NewDelivery, Output
 from bus.store import tables as t
+from bus.store.bodies import noted_digest
 from bus.store.bulk import NUMBERS, add_rows, draw_numbers, one_of
 from bus.store.lanes import Lanes
 from bus.store.work import chunks, storable
@@ -79,7 +80,7 @@ class Planning(Lanes):
                     "content_type": o.content_type,
                     "body": o.body,
                     "digest": o.digest,
-                    "body_digest": o.body_digest,
+                    "body_digest": noted_digest(o),
                 }
                 for number, o in outputs
             ],

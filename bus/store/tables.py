@@ -197,7 +197,7 @@ output = Table(
     Column("content_type", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("digest", Text, nullable=False),
-    Column("body_digest", LargeBinary),  # null: made before revision 0002
+    Column("body_digest", LargeBinary),  # null: small, or made before revision 0002
 )
 
 attempt = Table(
