@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from bus.crash_points import VARIABLE, arm
 from bus.errors import ConfigurationError
 from bus.model.lease import LEASE
 from bus.model.message_class import MessageClass
@@ -109,6 +110,7 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
     Raises:
         ConfigurationError: what was found, what was expected, and where.
     """
+    arm(environ.get(VARIABLE, ""))
     path = root / "bus.toml"
     try:
         top = _Table(tomllib.loads(path.read_text(encoding="utf-8")), "top level")

@@ -12,6 +12,7 @@ from datetime import timedelta
 from loguru import logger as log
 
 from bus.broker.consumer import Consumer
+from bus.crash_points import crash_point
 from bus.errors import StoreConflict, StoreRefuses, StoreUnavailable
 from bus.model.envelope import Envelope
 
@@ -68,6 +69,7 @@ def run_router(
             # Ack after the commit: a crash before this line redelivers, and receive() may see a message twice.
             if queues is not None:
                 consumer.ack(batch[-1])
+                crash_point("receive.after_ack", holding=len(batch))
                 wake(queues)
     except StoreRefuses as error:
         log.error("router ends: the store refuses", queue=consumer.queue, cause=str(error))

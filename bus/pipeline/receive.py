@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from bus.crash_points import crash_point
 from bus.errors import DataRefused, MessageInvalid, MessageRefused, StoreConflict
 from bus.model.catalogue import Catalogue
 from bus.model.envelope import Envelope, claimed_sender, open_envelope
@@ -62,7 +63,9 @@ def receive(
         items = [_open(envelope, store, catalogue, max_bytes, survived, message_class) for envelope in batch]
         digests = [_opening_digest(envelope) for envelope in batch if envelope.redelivered]
         survived.update(digests)
+        crash_point("receive.after_open", holding=len(batch))
         queues |= _keep(items, digests, store=store, catalogue=catalogue, telemetry=telemetry)
+        crash_point("receive.after_commit", holding=len(batch))
         survived.difference_update(digests)
     return queues
 
@@ -153,6 +156,7 @@ def _keep(
             with store.transaction() as transaction:
                 receipts, kept, queues = _write(items, catalogue, transaction)
                 transaction.forget_openings(openings)
+                crash_point("receive.before_commit", holding=len(items))
             break
         except StoreConflict:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from bus.crash_points import crash_point
 from bus.errors import DeliveryFailure, NotAllowed, NotFound
 from bus.model.catalogue import Catalogue
 from bus.model.delivery import FINAL, Event, Stage, State
@@ -42,6 +43,7 @@ def replay(
     done = Replayed()
     for number in dict.fromkeys(numbers):
         claimed = found[number]
+        crash_point("replay.before_change", holding=1)
         try:
             if claimed.state is State.DEAD:
                 done.queues.update(_continue(claimed, store, catalogue, actor, retransform))
@@ -53,6 +55,7 @@ def replay(
                 raise NotAllowed(_why_not(claimed.state))
         except (NotAllowed, DeliveryFailure) as error:
             done.refused[number] = str(error)
+        crash_point("replay.after_commit", holding=1)
     return done
 
 
@@ -99,6 +102,7 @@ def _repeat(claimed: Claimed, store: MessageStore, catalogue: Catalogue, actor: 
             actor, "repeat", delivery=claimed.id, message=claimed.kept.row, old=claimed.state, new=repeated.state
         )
         queues = transaction.advance([repeated.lane] if repeated.lane else [])
+        crash_point("replay.before_commit", holding=1)
     return queues | ({repeated.queue} if repeated.state is State.READY else set())
 
 

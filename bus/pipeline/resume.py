@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from bus.crash_points import crash_point
 from bus.errors import NotAvailable, StoreConflict, StoreRefuses, StoreUnavailable
 from bus.model.lease import LEASE
 from bus.ports import Actor, MessageStore, Telemetry
@@ -106,6 +107,7 @@ class Relay:
             unattended = self.store.queues_with_work(queues=self.queues, older_than=UNATTENDED)
             queues |= self.without_hints(unattended) if unattended else set()
         if queues:
+            crash_point("resume.after_due", holding=len(queues))
             self.wake(queues)
 
     def _beat(self, now: timedelta) -> None:
@@ -120,6 +122,7 @@ class Relay:
         for worker in sorted(lapsed - {RELAY}):
             # Who beat since it was seen is alive. Once its lease is gone, it cannot believe to be.
             if self.store.end_lease(worker, seen=leases[worker]):
+                crash_point("resume.after_lease", holding=1)
                 self._bury(worker, "its lease lapsed")
         for worker in sorted(self.store.workers_without_lease()):
             self._bury(worker, "it holds deliveries and no lease")
@@ -128,6 +131,7 @@ class Relay:
 
     def _bury(self, worker: str, reason: str) -> None:
         queues = self.store.bury_worker(worker, actor=Actor(name=self.name, reason=reason))
+        crash_point("resume.after_bury", holding=1)
         self.telemetry.event("worker buried", worker=worker, reason=reason)
         self.wake(queues)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from bus.crash_points import crash_point
 from bus.errors import DeliveryFailure, EndpointDown, NotAvailable, OutcomeUnknown, PermanentFailure
 from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
 from bus.model.system import Endpoint
@@ -79,6 +80,7 @@ def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
 
     Returns whether there is more to send, and the endpoint still open.
     """
+    crash_point("send.after_claim", holding=len(batch))
     trips: list[DeliveryFailure] = []
 
     def judge(sent: Sequence[tuple[Ended, DeliveryFailure | None]]) -> list[Ended]:
@@ -100,6 +102,8 @@ def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
         if trips and not has_tripped:
             _trip(window, trips[0], shift)
             has_tripped = True
+            crash_point("send.after_trip", holding=len(batch))
+        crash_point("send.before_settle", holding=len(portion))
         more = shift.settle(portion, queue=window.endpoint.queue)
         del portion  # let go before the next is sent
     return more and not trips
@@ -125,12 +129,14 @@ def _send_one(claimed: Claimed, window: Window, shift: Shift) -> tuple[Ended, De
         return _judged(claimed, failure, window, shift, began=turn, ended=shift.clock())
     if not adapter.remembers_keys and not _marked(claimed, shift):
         return _given_back(claimed), None
+    crash_point("send.after_mark", holding=1)
     began = shift.clock()
     try:
         result: Answer | DeliveryFailure = adapter.send(parcel)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # the delivery records it
         result = _failure(error)
     ended = shift.clock()
+    crash_point("send.after_call", holding=1)
     window.pace = (window.pace * 3 + (ended - turn)) / 4
     return _judged(claimed, result, window, shift, began=began, ended=ended)
 
@@ -146,6 +152,7 @@ def _send_many(several: Sequence[Claimed], window: Window, shift: Shift) -> list
     except (Exception, SystemExit) as error:  # noqa: BLE001  # the deliveries record it
         results |= dict.fromkeys(parcels, _failure(error))
     ended = shift.clock()
+    crash_point("send.after_call", holding=len(several))
     window.pace = (window.pace * 3 + (ended - began) / len(several)) / 4
     return [_judged(claimed, results[claimed.id], window, shift, began=began, ended=ended) for claimed in several]
 
@@ -329,6 +336,7 @@ def _probe_one(doubt: Doubt, window: Window, shift: Shift) -> None:
         if isinstance(failure, EndpointDown):
             raise failure from error
         return
+    crash_point("send.after_probe", holding=1)
     event = Event.FOUND if finding.verdict is Verdict.FOUND else Event.ABSENT
     outcome = Outcome(event=event, document=finding.document)
     attempt = shift.attempt(claimed, Stage.SEND, outcome, began=began, ended=shift.clock(), exchange=finding.exchange)

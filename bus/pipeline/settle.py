@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
+from bus.crash_points import crash_point
 from bus.errors import DataRefused, StoreConflict, StoreUnavailable
 from bus.model.catalogue import Catalogue
 from bus.model.delivery import FINAL, Event, Outcome, Stage, State, after, release
@@ -75,6 +76,7 @@ def settle(
         queues, states = store_all(ended)
     except DataRefused:
         ended, queues, states = _one_by_one(ended, store_all)
+    crash_point("settle.after_commit", holding=len(ended))
     for e in ended:
         c, outcome = e.settled.claimed, e.settled.outcome
         state = states.get(c.id)
@@ -167,6 +169,7 @@ def _settle_once(
         queues = _write_children(ours, catalogue, transaction)
         queues |= {e.settled.queue or e.settled.claimed.queue for e in ours if _may_run(e.settled, owned)}
         queues |= transaction.advance(_lanes(e for e in ours if _moves_its_lane(e, owned)))
+        crash_point("settle.before_commit", holding=len(ended))
         return queues, {e.settled.claimed.id: owned[e.settled.claimed.id].state for e in ours}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from bus.crash_points import crash_point
 from bus.errors import DeliveryFailure, MessageInvalid, NotAvailable, PermanentFailure
 from bus.model.catalogue import Catalogue
 from bus.model.delivery import Event, Outcome, Stage, fail, release, succeed
@@ -25,9 +26,11 @@ def transform(queue: str, *, shift: Shift) -> bool:
     with shift.claim(queue) as batch:
         if not batch:
             return False
+        crash_point("transform.after_claim", holding=len(batch))
         more = False
         ended = in_lane_order(batch, lambda claimed: _transform_one(claimed, shift), _given_back, shift=shift)
         for portion in portions(ended):
+            crash_point("transform.before_settle", holding=len(portion))
             more = shift.settle(portion, queue=queue)
             del portion  # let go before the next is made
         return more

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from bus.crash_points import crash_point
 from bus.errors import Exchange, PermanentFailure
 from bus.model.catalogue import Catalogue
 from bus.model.delivery import Event, Outcome, Stage
@@ -114,6 +115,7 @@ class Shift:
             stop=self.stop,
         )
         self.wake(queues - {queue})
+        crash_point("settle.after_wake", holding=len(ended))
         return queue in queues or bool(queue and self.store.has_ready(queue))
 
     def route_of(self, claimed: Claimed) -> Route:
