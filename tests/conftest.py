@@ -84,15 +84,16 @@ def _cannot_be_had(config: pytest.Config, service: str, error: NotAvailable) -> 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by the services they use; leave out tests of the real documents where there are none."""
+    """Mark tests by the services they use; leave out what is not asked for here."""
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if marker := _MARKER_OF_FIXTURE.get(fixture):
                 item.add_marker(marker)
-    if not os.environ.get("PLANTBUS_SAMPLES"):
-        without_samples = [item for item in items if item.get_closest_marker("samples") is None]
-        config.hook.pytest_deselected(items=[item for item in items if item not in without_samples])
-        items[:] = without_samples
+    for variable, marker in (("PLANTBUS_SAMPLES", "samples"), ("PLANTBUS_EVERY_FAULT", "every_fault")):
+        if not os.environ.get(variable):
+            left_out = [item for item in items if item.get_closest_marker(marker) is not None]
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item.get_closest_marker(marker) is None]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 CERTIFICATE = Path(__file__).parents[1] / "conformance" / "certificates" / "loopback.pem"
 PATIENCE = 60.0  # seconds a test waits for what must come
+SLOWNESS = 0.4  # seconds
 
 
 class Act(Enum):
@@ -31,6 +32,8 @@ class Act(Enum):
     """Reads, books nothing, says nothing until released, then ends the connection."""
     HOLD_THEN_BOOK = auto()
     """Says nothing until released, then books and answers."""
+    SLOW = auto()
+    """Takes its time, then books and answers."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +192,11 @@ class BookingTarget:
             return act, ""
         if act in (Act.HOLD, Act.BOOK_THEN_HOLD, Act.HOLD_THEN_BOOK):
             released.wait()
+        if act is Act.SLOW:
+            threading.Event().wait(SLOWNESS)
         if act is Act.BOOK_THEN_HOLD:
             return 201, number
-        if act is not Act.HOLD_THEN_BOOK:
+        if act not in (Act.HOLD_THEN_BOOK, Act.SLOW):
             return None
         with self._changed:
             number = self._write(posted)

@@ -232,9 +232,13 @@ class RunningBus:
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def start(self, *roles: str, broker_url: str = "") -> None:
-        """Start these processes, each once; they need a second or two."""
-        environ = os.environ | {"BUS_STORE": self.store_url, "BUS_BROKER": broker_url or self.broker_url}
+    def start(self, *roles: str, broker_url: str = "", store_url: str = "", crash_at: str = "") -> None:
+        """Start these processes, each once; they need a second or two. `crash_at`: see bus.crash_points."""
+        environ = os.environ | {
+            "BUS_STORE": store_url or self.store_url,
+            "BUS_BROKER": broker_url or self.broker_url,
+            "PLANTBUS_CRASH_AT": crash_at,
+        }
         for role in roles:
             assert role not in self.processes
             self._starts += 1
