@@ -10,7 +10,7 @@ JOBS ?= 3
 export BROKER MANAGEMENT KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench rabbitmq
+.PHONY: help demo test check bench faults rabbitmq
 
 help:  ## what can be typed here
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ check: $(READY)  ## format, lint, types, import rules and the tests that need no
 # minutes. PyPI's celery and faststream come with it.
 bench: $(BENCH_READY) rabbitmq  ## measurements: the bus beside what could be taken instead, then what its cost grows with
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
+
+# `make faults ARGS="--seed 7 -k relay"` is a part of it, and the same again. `make test` has a selection.
+faults: $(READY) rabbitmq  ## every fault once: kills, outages and lies of broker, store and lines, at chosen moments
+	@$(PYTHON) -m tests.faults --jobs $(JOBS) $(ARGS)
 
 # Installed before the tests, so that no test's time limit pays for it. Where it cannot be had they say so themselves.
 rabbitmq: $(READY)

@@ -1,0 +1,113 @@
+"""Every fault once: runs them, adds what became of them to a file in which runs accumulate, and ends with one line.
+
+    python -m tests.faults [--seed N] [--results FILE] [--jobs N] [PYTEST-ARGUMENT…]
+
+A run's seed is told at its beginning; given again it brings the same workloads, turns and kills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus.bench.machine import machine
+from tests.faults.survival import PROPERTY, RUN_SEED
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.json"
+VERDICTS = ("lost", "out of order", "unexplained")
+
+
+@dataclass
+class Survivors:
+    """A plugin of pytest that collects what became of each fault; a test that failed without a word counts too."""
+
+    told: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        told = [value for name, value in report.user_properties if name == PROPERTY]
+        if report.failed and not told:
+            said = str(report.longrepr).strip().splitlines()[-1:]
+            finding = ["unexplained", f"{report.nodeid} failed: {' '.join(said)}"]
+            self.told.append({"fault": report.nodeid.rpartition("::")[2], "findings": [finding]})
+        elif report.when == "call":
+            self.told += told
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="of a run that is to be had again")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="where runs accumulate")
+    parser.add_argument("--jobs", type=int, default=3, help="faults at once, each on services of its own")
+    wanted, rest = parser.parse_known_args()
+    print(f"seed {wanted.seed}", file=sys.stderr, flush=True)  # noqa: T201  # a program's own words
+    os.environ |= {RUN_SEED: str(wanted.seed), "PLANTBUS_EVERY_FAULT": "1"}
+    survivors = Survivors()
+    arguments = [str(FOLDER), "-q", "-n", str(wanted.jobs), "--dist", "worksteal", *rest]
+    code = pytest.main(arguments, plugins=[survivors])
+    run = run_of(survivors.told, seed=wanted.seed)
+    add_run(wanted.results, run)
+    print(summary(run))  # noqa: T201
+    return int(code)
+
+
+def run_of(told: list[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
+    """What is kept of a run: the faults that were survived a line each, the others with everything that was found."""
+    bad = [each for each in told if each["findings"]]
+    verdicts = Counter(verdict for each in bad for verdict, _ in each["findings"])
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": machine(),
+        "seed": seed,
+        "survived": len(told) - len(bad),
+        "lost": verdicts["lost"],
+        "out_of_order": verdicts["out of order"],
+        "unexplained": verdicts["unexplained"],
+        "faults": [
+            f"{each['fault']} seed={each['seed']} holding={each['holding']} {each['seconds']}s"
+            for each in told
+            if not each["findings"]
+        ],
+        "findings": bad,
+    }
+
+
+def add_run(path: Path, run: Mapping[str, Any]) -> None:
+    """Behind the runs that stand there, so that whoever ends this process leaves the old file or the new one."""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps({"runs": [*runs, run]}, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def summary(run: Mapping[str, Any]) -> str:
+    counts = f"{run['lost']} lost, {run['out_of_order']} out of order, {run['unexplained']} unexplained"
+    return f"{run['survived']} faults survived, {counts}"
+
+
+def _commit() -> str:
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
