@@ -37,7 +37,7 @@ class Survivors:
     told: list[Mapping[str, Any]] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        told = [value for name, value in report.user_properties if name == PROPERTY]
+        told: list[Any] = [value for name, value in report.user_properties if name == PROPERTY]
         if report.failed and not told:
             said = str(report.longrepr).strip().splitlines()[-1:]
             finding = ["unexplained", f"{report.nodeid} failed: {' '.join(said)}"]

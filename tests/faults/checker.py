@@ -325,7 +325,9 @@ def _at_rest(found: Records, database: Database) -> Iterator[Finding]:
 
 def _explained(found: Records) -> Iterator[Finding]:
     for row in found.deliveries.values():
-        journal, attempts = found.journal[row.id], found.attempts[row.id]
+        # A repeat stands in the journal of the delivery that is repeated, with the state of the new one.
+        journal = [each for each in found.journal[row.id] if each.act != "repeat"]
+        attempts = found.attempts[row.id]
         what = f"delivery {row.id} to {row.destination}"
         ends = [each for each in journal if each.new in ENDED]
         if row.state in ENDED and (not ends or ends[-1].new != row.state):
@@ -344,3 +346,12 @@ def _explained(found: Records) -> Iterator[Finding]:
             before = journal[at - 1].new
             if before in (State.DELIVERED, State.DISCARDED):
                 yield Finding("I5", f"{what} went from {before} to {each.new}")
+    repeats = Counter((row.message, row.route, row.part) for row in found.deliveries.values() if row.replay)
+    ordered = Counter(
+        (row.message, row.route, row.part)
+        for row in found.deliveries.values()
+        for each in found.journal[row.id]
+        if each.act == "repeat"
+    )
+    for message, route, part in (repeats - ordered) | (ordered - repeats):
+        yield Finding("I5", f"repeats of message {message}, route {route}, part {part} are not those of the journal")

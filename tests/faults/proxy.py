@@ -97,6 +97,10 @@ class Proxy:
         """Acknowledgements go through again; what was lost stays so."""
         self._lost.clear()
 
+    def say_to_service(self, frame: bytes) -> None:
+        """Say one more AMQP frame on every connection, as if its client had said it."""
+        self._do(self._say(frame))
+
     def close(self) -> None:
         self._server.close()
         self._soon(self._flows.set)
@@ -132,6 +136,10 @@ class Proxy:
         for pair in pairs:
             for end in pair:
                 end.transport.abort()
+
+    async def _say(self, frame: bytes) -> None:
+        for _, back in self._pairs:
+            back.write(frame)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

@@ -7,7 +7,7 @@ import itertools
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from bus.store import tables as t
 from bus.store.sqlstore import SqlStore
 from tests.faults.checker import MOVING, Finding, books_of, check
 from tests.faults.proxy import Proxy
-from tests.faults.workload import Truth
+from tests.faults.workload import Publishing, Truth, workload
 from tests.services import definitions_with_user
 from tests.system.running_bus import ROLES, RunningBus, running_bus, until
 
@@ -126,7 +126,7 @@ class Stage:
 
         def at_rest() -> bool:
             self._decide_doubts(truth)
-            return self._received(truth) >= truth.received and not self._moves(truth)
+            return self._received(truth) >= truth.received and not self.moving(truth)
 
         until(at_rest, within=PATIENCE)
 
@@ -137,7 +137,8 @@ class Stage:
     def _received(self, truth: Truth) -> int:
         return sum(self.bus.receipts(f"{truth.name}-").values())
 
-    def _moves(self, truth: Truth) -> bool:
+    def moving(self, truth: Truth) -> int:
+        """How many of its deliveries are under way: neither at an end, nor behind one that is dead."""
         d, m = t.delivery.c, t.message.c
         ahead = t.delivery.alias("ahead").c
         blocked = (
@@ -148,7 +149,7 @@ class Stage:
         query = select(func.count()).select_from(t.delivery.join(t.message, m.id == d.message))
         with self.bus.database.read() as connection:
             of_truth = m.subject.like(f"order:{truth.name}-%")
-            return bool(connection.execute(query.where(of_truth, moving)).scalar_one())
+            return int(connection.execute(query.where(of_truth, moving)).scalar_one())
 
     def _decide_doubts(self, truth: Truth) -> None:
         d, m = t.delivery.c, t.message.c
@@ -208,6 +209,29 @@ def stage(folder: Path, node: PrivateNode, vhost: str, store: MortalStore) -> It
         yield made
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What is true about the messages on their way, and how many deliveries were in work when the fault came."""
+
+    truth: Truth
+    holding: int
+
+
+@contextlib.contextmanager
+def under_load(stage: Stage, seed: int, *, orders: int = 18, steps: int = 6) -> Iterator[Loaded]:
+    """Publishers and processes are at work when the block begins; at its end everything comes to rest."""
+    load = workload(stage.bus, seed=seed, name=stage.new_name(), orders=orders, steps=steps)
+    targets = (stage.bus.keeper, stage.bus.ledger, stage.bus.archive)
+    publishing = Publishing(load, stage.bus.broker_url)
+    mine = f"{load.truth.name}-"
+    assert until(lambda: any(each.order.startswith(mine) for target in targets for each in target.book))
+    loaded = Loaded(load.truth, stage.moving(load.truth))
+    assert loaded.holding > 0
+    yield loaded
+    publishing.finish(within=PATIENCE)
+    stage.comes_to_rest(load.truth)
+
+
 # --- holding a process at a point --------------------------------------------------------------------------------
 
 
@@ -245,7 +269,3 @@ def held_at(folder: Path, point: str) -> Iterator[Hold]:
 def lasts(seconds: float) -> None:
     """Let a fault last: its length is what is tested."""
     threading.Event().wait(seconds)
-
-
-def ids_of(found: Sequence[Finding]) -> list[str]:
-    return [str(each) for each in found]

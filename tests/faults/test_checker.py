@@ -54,7 +54,15 @@ def run(sqlite_stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Health
         contextlib.closing(sqlite3.connect(path)) as to,
     ):
         source.backup(to)
-    return HealthyRun(load.truth, path, books_of(keeper=bus.keeper, ledger=bus.ledger, archive=bus.archive))
+    books = books_of(keeper=bus.keeper, ledger=bus.ledger, archive=bus.archive)
+    return HealthyRun(load.truth, path, {name: only(load.truth, book) for name, book in books.items()})
+
+
+def only(truth: Truth, book: Book) -> Book:
+    """What it says of the orders of this truth: others were before."""
+    mine = f"{truth.name}-"
+    entries = [each for each in book.entries if each.order.startswith(mine)]
+    return replace(book, entries=entries, posts=[each for each in book.posts if each.order.startswith(mine)])
 
 
 @pytest.fixture

@@ -1,0 +1,111 @@
+"""Router, worker and relay: killed at random, put to sleep longer than leases and heartbeats, asked to end."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import select
+
+from bus.store import tables as t
+from tests.faults.stage import PATIENCE, Stage, lasts, under_load
+from tests.faults.survival import Survival
+from tests.system.running_bus import LEASE, ROLES, until
+
+HEARTBEAT = 30
+"""Seconds, on every connection; RabbitMQ gives a silent one up after at most three times as long."""
+
+
+def kills(seed: int, *, count: int) -> Iterator[tuple[float, str]]:
+    """When (seconds after the one before) which process is killed."""
+    chance = random.Random(seed)
+    return ((chance.uniform(1, 5), chance.choice(ROLES)) for _ in range(count))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("count", [3, pytest.param(25, marks=pytest.mark.every_fault)])
+def test_random_kills_every_one_to_five_seconds(stage: Stage, survival: Survival, count: int) -> None:
+    with under_load(stage, survival.seed, orders=6 * count, steps=6) as load:
+        for pause, role in kills(survival.seed, count=count):
+            lasts(pause)
+            stage.bus.kill(role)
+            stage.start(role)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+
+
+def held_by(stage: Stage, pid: int) -> int:
+    """Deliveries that the store says a process holds."""
+    with stage.bus.database.read() as connection:
+        workers = connection.execute(select(t.delivery.c.worker).where(t.delivery.c.worker.contains(f":{pid}:")))
+        return len(workers.all())
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_process_that_is_asked_to_end_under_load_drains(stage: Stage, survival: Survival, role: str) -> None:
+    with under_load(stage, survival.seed) as load:
+        process = stage.bus.processes[role]
+        stage.bus.stop(role)
+        assert process.returncode == 0, stage.bus.tail()
+        assert held_by(stage, process.pid) == 0
+        with stage.bus.database.read() as connection:
+            leases = connection.execute(select(t.lease.c.holder)).scalars().all()
+        assert not [holder for holder in leases if f":{process.pid}:" in holder]
+        stage.start(role)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+
+
+@contextmanager
+def stopped(stage: Stage, role: str) -> Iterator[None]:
+    """The process sleeps while the block runs and another one has its place; then both go on."""
+    sleeper = stage.bus.processes.pop(role)
+    sleeper.send_signal(signal.SIGSTOP)
+    try:
+        stage.start(role)
+        yield
+    finally:
+        sleeper.send_signal(signal.SIGCONT)
+        stage.bus.processes[f"{role} that slept"] = sleeper
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("beyond", ["lease", pytest.param("heartbeat", marks=pytest.mark.every_fault)])
+def test_a_process_that_sleeps_longer_than_others_wait_for_it(
+    stage: Stage, survival: Survival, role: str, beyond: str
+) -> None:
+    """Nothing of it is in the window of promise 5: a worker is put to sleep when each of its calls was read."""
+    bus = stage.bus
+    with under_load(stage, survival.seed) as load:
+        if role == "worker":
+            in_mid_calls(stage)
+        with stopped(stage, role):
+            for target in (bus.keeper, bus.ledger, bus.archive):
+                target.release()  # what was held is booked, and the answer waits for the sleeper
+            lasts(2.5 * LEASE if beyond == "lease" else 3.5 * HEARTBEAT)
+    bus.stop(f"{role} that slept")
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+
+
+def in_mid_calls(stage: Stage) -> None:
+    """Return when every call is on its way and none goes on: no other one begins."""
+    targets = (stage.bus.keeper, stage.bus.ledger, stage.bus.archive)
+    for target in targets:
+        target.hold()
+
+    def posts() -> int:
+        return sum(len(target.posted) for target in targets)
+
+    seen = [-1, posts()]
+
+    def still() -> bool:
+        seen.append(posts())
+        return len(seen) > 15 and seen[-15] == seen[-1] > 0  # looked at ten times a second
+
+    assert until(still, within=PATIENCE)
