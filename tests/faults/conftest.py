@@ -13,7 +13,8 @@ from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
 from tests.services import PostgreSQL
 
-VHOSTS = ("sqlite", "postgresql")
+OWN_POSTGRESQL = "own-postgresql"
+VHOSTS = ("sqlite", "postgresql", OWN_POSTGRESQL)
 
 
 @pytest.fixture(scope="session")

@@ -219,14 +219,15 @@ class Loaded:
 
 @contextlib.contextmanager
 def under_load(stage: Stage, seed: int, *, orders: int = 18, steps: int = 6) -> Iterator[Loaded]:
-    """Publishers and processes are at work when the block begins; at its end everything comes to rest."""
+    """Publishers are at work and a worker is in mid-call when the block begins; at its end everything comes to rest."""
     load = workload(stage.bus, seed=seed, name=stage.new_name(), orders=orders, steps=steps)
-    targets = (stage.bus.keeper, stage.bus.ledger, stage.bus.archive)
+    keeper, mine = stage.bus.keeper, f"{load.truth.name}-"
+    keeper.hold()
     publishing = Publishing(load, stage.bus.broker_url)
-    mine = f"{load.truth.name}-"
-    assert until(lambda: any(each.order.startswith(mine) for target in targets for each in target.book))
+    assert keeper.wait_until(lambda: any(each.order.startswith(mine) for each in keeper.posted), within=PATIENCE)
     loaded = Loaded(load.truth, stage.moving(load.truth))
     assert loaded.holding > 0
+    keeper.release()
     yield loaded
     publishing.finish(within=PATIENCE)
     stage.comes_to_rest(load.truth)

@@ -45,6 +45,7 @@ def held_by(stage: Stage, pid: int) -> int:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.every_fault
 @pytest.mark.parametrize("role", ROLES)
 def test_a_process_that_is_asked_to_end_under_load_drains(stage: Stage, survival: Survival, role: str) -> None:
     with under_load(stage, survival.seed) as load:
@@ -74,8 +75,9 @@ def stopped(stage: Stage, role: str) -> Iterator[None]:
 
 
 @pytest.mark.timeout(500)
+@pytest.mark.every_fault
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("beyond", ["lease", pytest.param("heartbeat", marks=pytest.mark.every_fault)])
+@pytest.mark.parametrize("beyond", ["lease", "heartbeat"])
 def test_a_process_that_sleeps_longer_than_others_wait_for_it(
     stage: Stage, survival: Survival, role: str, beyond: str
 ) -> None:

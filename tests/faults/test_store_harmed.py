@@ -1,0 +1,246 @@
+"""SQLite and PostgreSQL: stopped, killed, in recovery, read-only, locked; afterwards the store is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from bus.broker.node import PrivateNode
+from tests.faults.conftest import OWN_POSTGRESQL
+from tests.faults.stage import PATIENCE, MortalStore, Stage, lasts, under_load
+from tests.faults.stage import stage as staged
+from tests.faults.survival import Survival
+from tests.services import PostgreSQL, postgresql_of_the_run
+from tests.system.running_bus import ROLES, locked_for_writers, until
+
+BRIEFLY = 4.0  # seconds
+DATABASE = "mortal"
+LONGER_THAN_ANYBODY_WAITS = 35.0  # seconds; whoever wants to write to SQLite waits 30
+
+
+# --- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Server:
+    """A PostgreSQL that may be killed; it comes back on the same socket with the same data."""
+
+    made: PostgreSQL
+    _command: list[str] = field(default_factory=list)
+    _again: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        text = Path(f"/proc/{self.pid}/cmdline").read_text()
+        self._command = text.rstrip("\0").split("\0")
+
+    @property
+    def pid(self) -> int:
+        return int((self.made.folder / "data" / "postmaster.pid").read_text().split()[0])
+
+    def end(self, number: signal.Signals) -> None:
+        """Its first process gets the signal: SIGQUIT is the immediate stop, SIGKILL leaves even its pid file."""
+        pid = self.pid
+        os.kill(pid, number)
+        assert until(lambda: _is_gone(pid), within=PATIENCE)
+
+    def come_back(self) -> None:
+        """Start it, again and again while the processes of the one before are still on their way out."""
+
+        def is_up() -> bool:
+            if not self._again or self._again[-1].poll() is not None:
+                self._again.append(
+                    subprocess.Popen(
+                        self._command,
+                        user=self.made.folder.stat().st_uid,
+                        cwd="/",
+                        stderr=subprocess.DEVNULL,
+                        start_new_session=True,
+                    )
+                )
+            return self.accepts()
+
+        assert until(is_up, within=PATIENCE)
+
+    def accepts(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError):
+            self.ask("SELECT 1")
+            return True
+        return False
+
+    def ask(self, *statements: str) -> list[tuple[int]]:
+        """Say this as an administrator; what the last one answers."""
+        with psycopg.connect(host=str(self.made.folder), user="postgres", dbname=DATABASE, autocommit=True) as session:
+            session.execute("SET default_transaction_read_only = off")
+            for statement in statements:
+                answer = session.execute(statement.encode())
+            return answer.fetchall() if answer.description else []
+
+    def close(self) -> None:
+        for process in self._again:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def _is_gone(pid: int) -> bool:
+    """Ended, be it that nobody asked yet how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture(scope="module")
+def server(postgresql: PostgreSQL) -> Iterator[Server]:
+    with postgresql_of_the_run() as made:
+        made.administrator.execute(f"CREATE DATABASE {DATABASE}".encode())
+        own = Server(made)
+        try:
+            yield own
+        finally:
+            own.close()
+
+
+@pytest.fixture(scope="module")
+def own_stage(
+    fault_node: PrivateNode, server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Stage, Server]]:
+    url = f"postgresql+psycopg://postgres@/{DATABASE}?host={server.made.folder}"
+    store = MortalStore(url, url, lambda: server.end(signal.SIGQUIT), server.come_back)
+    with staged(tmp_path_factory.mktemp("own"), fault_node, OWN_POSTGRESQL, store) as made:
+        yield made, server
+
+
+def stop_at_once(server: Server) -> None:
+    server.end(signal.SIGQUIT)
+    lasts(BRIEFLY)
+    server.come_back()
+
+
+def kill(server: Server) -> None:
+    server.end(signal.SIGKILL)
+    server.come_back()
+
+
+_CLIENTS = f"FROM pg_stat_activity WHERE datname = '{DATABASE}' AND pid <> pg_backend_pid()"
+
+
+def kill_a_backend(server: Server) -> None:
+    """PostgreSQL ends all others too, and recovers."""
+    [(pid,), *_] = server.ask(f"SELECT pid {_CLIENTS}")
+    os.kill(pid, signal.SIGKILL)
+    assert until(lambda: _is_gone(pid), within=PATIENCE)
+    assert until(server.accepts, within=PATIENCE)
+
+
+def terminate_backends(server: Server) -> None:
+    for _ in range(4):
+        server.ask(f"SELECT pg_terminate_backend(pid)::int {_CLIENTS}")
+        lasts(BRIEFLY / 8)
+
+
+def make_read_only(server: Server) -> None:
+    server.ask("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()::int")
+    lasts(BRIEFLY)
+    server.ask("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()::int")
+
+
+def lock(server: Server) -> None:
+    with locked_for_writers(f"postgresql+psycopg://postgres@/{DATABASE}?host={server.made.folder}"):
+        lasts(BRIEFLY)
+
+
+HARM: Mapping[str, Callable[[Server], None]] = {
+    "stopped-immediately": stop_at_once,
+    "killed": kill,
+    "backend-killed": kill_a_backend,
+    "backends-terminated": terminate_backends,
+    "read-only": make_read_only,
+    "locked": lock,
+}
+SELECTED = {"backend-killed"}
+
+
+@pytest.mark.postgresql
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "harm", [pytest.param(name, marks=() if name in SELECTED else pytest.mark.every_fault) for name in HARM]
+)
+def test_what_was_confirmed_survives_a_postgresql(
+    own_stage: tuple[Stage, Server], survival: Survival, harm: str
+) -> None:
+    stage, server = own_stage
+    stage.complete()
+
+    with under_load(stage, survival.seed) as load:
+        HARM[harm](server)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
+
+
+# --- SQLite ----------------------------------------------------------------------------------------------------------
+
+
+def is_whole(stage: Stage) -> bool:
+    with contextlib.closing(sqlite3.connect(stage.bus.database.path)) as connection:
+        return connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+def test_a_sqlite_whose_every_writer_is_killed_again_and_again_is_whole(
+    sqlite_stage: Stage, survival: Survival
+) -> None:
+    stage, chance = sqlite_stage, random.Random(survival.seed)
+    stage.complete()
+
+    with under_load(stage, survival.seed, orders=36) as load:
+        for _ in range(5):
+            stage.bus.kill(*ROLES)
+            stage.start(*ROLES)
+            lasts(chance.uniform(1.5, 4))
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert is_whole(stage)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+@pytest.mark.parametrize("seconds", [BRIEFLY, LONGER_THAN_ANYBODY_WAITS])
+def test_a_sqlite_that_another_program_locks_is_waited_for(
+    sqlite_stage: Stage, survival: Survival, seconds: float
+) -> None:
+    stage = sqlite_stage
+    stage.complete()
+
+    with under_load(stage, survival.seed) as load, locked_for_writers(stage.store.direct_url):
+        lasts(seconds)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert is_whole(stage)
+    assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
+
+
+# --- at the end of everything ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+def test_a_bus_that_is_stopped_after_faults_leaves_nothing_in_queues_and_leases(
+    stage: Stage, survival: Survival
+) -> None:
+    with under_load(stage, survival.seed) as load:
+        stage.bus.kill(*ROLES)
+        stage.start(*ROLES)
+
+    survival.tell([*stage.findings(load.truth), *stage.leftovers()], store=stage.kind, holding=load.holding)
