@@ -26,7 +26,7 @@ from tests.faults.checker import MOVING, Finding, books_of, check
 from tests.faults.proxy import Proxy
 from tests.faults.workload import Publishing, Truth, workload
 from tests.services import definitions_with_user
-from tests.system.running_bus import ROLES, RunningBus, running_bus, until
+from tests.system.running_bus import ROLES, RunningBus, a_step, running_bus, until
 
 PATIENCE = 90.0  # seconds for what must come, on a machine that is four times slower and busy
 _USER, _PASSWORD = "mes", "secret"
@@ -121,21 +121,22 @@ class Stage:
     def comes_to_rest(self, truth: Truth) -> None:
         """Return when nothing of this truth is under way any more, or when that takes too long: the checker tells.
 
-        What is in doubt at a target that cannot be asked is decided as a person would: by a look into its book.
+        What is in doubt at a target that cannot be asked is decided as a person would: by a look into its book. One
+        last message goes behind all others: when it is delivered, whatever the broker had to send again was received.
         """
+        last = a_step(f"{truth.name}-last", 0)
+        self.bus.publish(last)
+        truth.expect_last(last)
 
         def at_rest() -> bool:
             self._decide_doubts(truth)
-            return self._received(truth) >= truth.received and not self.moving(truth)
+            return self.bus.states(f"{truth.name}-last", "keeper") == [State.DELIVERED] and not self.moving(truth)
 
         until(at_rest, within=PATIENCE)
 
     def findings(self, truth: Truth, *, exact: bool = False) -> list[Finding]:
         books = books_of(keeper=self.bus.keeper, ledger=self.bus.ledger, archive=self.bus.archive)
         return check(truth, self.bus.database, books, exact=exact)
-
-    def _received(self, truth: Truth) -> int:
-        return sum(self.bus.receipts(f"{truth.name}-").values())
 
     def moving(self, truth: Truth) -> int:
         """How many of its deliveries are under way: neither at an end, nor behind one that is dead."""
