@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 
 from bus.broker.node import PrivateNode
-from tests.faults.stage import Stage, mortal_node, postgresql_store, sqlite_store
+from tests.faults.stage import VHOSTS, Stage, mortal_node, postgresql_store, sqlite_store
 from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
 from tests.services import PostgreSQL
-
-OWN_POSTGRESQL = "own-postgresql"
-VHOSTS = ("sqlite", "postgresql", OWN_POSTGRESQL)
 
 
 @pytest.fixture(scope="session")

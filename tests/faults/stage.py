@@ -29,6 +29,9 @@ from tests.services import definitions_with_user
 from tests.system.running_bus import ROLES, RunningBus, a_step, running_bus, until
 
 PATIENCE = 90.0  # seconds for what must come, on a machine that is four times slower and busy
+OWN_POSTGRESQL = "own-postgresql"
+VHOSTS = ("sqlite", "postgresql", OWN_POSTGRESQL)
+"""One for each stage: they share a broker."""
 _USER, _PASSWORD = "mes", "secret"
 _PERSON = Actor(name="person:a.checker", reason="looked into the target's book")
 

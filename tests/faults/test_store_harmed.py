@@ -16,8 +16,7 @@ import psycopg
 import pytest
 
 from bus.broker.node import PrivateNode
-from tests.faults.conftest import OWN_POSTGRESQL
-from tests.faults.stage import PATIENCE, MortalStore, Stage, lasts, under_load
+from tests.faults.stage import OWN_POSTGRESQL, PATIENCE, MortalStore, Stage, lasts, under_load
 from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
 from tests.services import PostgreSQL, postgresql_of_the_run
