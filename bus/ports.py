@@ -487,8 +487,11 @@ class MessageStore(Protocol):
     def queues_with_work(self, *, queues: Collection[str], older_than: timedelta) -> set[str]:
         """Of these queues those with READY older than that at open endpoints, due probes, or due endpoint checks."""
 
-    def bury_worker(self, worker: str, *, actor: Actor, besides: Collection[str] = ()) -> set[str]:
-        """Settle everything a dead worker held, but for claims with these tokens; returns queues that have work."""
+    def bury_worker(self, worker: str, *, actor: Actor, besides: Collection[str] = (), died: bool = True) -> set[str]:
+        """Settle everything a dead worker held, but for claims with these tokens; returns queues that have work.
+
+        `died=False`: it gives back by itself what it has no time to finish, and no delivery is to blame for its end.
+        """
 
     def end_lease(self, name: str, *, seen: tuple[str, int]) -> bool:
         """Take a lease away that still stands where it was seen (holder, counter); False: it was beaten since."""

@@ -42,7 +42,7 @@ from bus.pipeline.send import Window, send
 from bus.pipeline.transform import transform
 from bus.pipeline.worker import BATCH as CLAIMED
 from bus.pipeline.worker import BUDGET, Shift
-from bus.ports import Receipt
+from bus.ports import Actor, Receipt
 from bus.project import Project, topology_of
 from bus.secret_references import missing_secrets
 from bus.settings import PRIVATE
@@ -225,8 +225,7 @@ def run_worker(project: Project, queues: Sequence[str] = (), *, supervised: bool
     died = not beating.is_alive()
     drained.set()  # not before: who drains is alive, and what it holds is its own
     beating.join()
-    if finished:
-        _leave(heart, telemetry)
+    _leave(heart, telemetry, holding=not finished)
     return 0 if finished and not died and not refused.is_set() else 1
 
 
@@ -246,8 +245,12 @@ def _pass_on(asked: Stop, stop: threading.Event) -> None:
     stop.set()
 
 
-def _leave(heart: Heart, telemetry: LogTelemetry) -> None:
+def _leave(heart: Heart, telemetry: LogTelemetry, *, holding: bool) -> None:
+    """Give back what a hanging call keeps from being finished: of this end no delivery is the cause."""
     try:
+        if holding:
+            actor = Actor(name=heart.name, reason="asked to stop before it was finished")
+            heart.store.bury_worker(heart.name, actor=actor, died=False)
         heart.stop()
     except NotAvailable as error:  # the lease lapses by itself
         telemetry.event("store away", detail=str(error))

@@ -71,7 +71,9 @@ def workers_without_lease(database: Database) -> set[str]:
         return set(connection.execute(query).scalars())
 
 
-def bury_worker(database: Database, worker: str, *, actor: Actor, besides: Collection[str] = ()) -> set[str]:
+def bury_worker(
+    database: Database, worker: str, *, actor: Actor, besides: Collection[str] = (), died: bool = True
+) -> set[str]:
     """See MessageStore.bury_worker."""
     queues: set[str] = set()
     held = in_state(_D.state, *HELD)
@@ -91,8 +93,9 @@ def bury_worker(database: Database, worker: str, *, actor: Actor, besides: Colle
             for c in claimed:
                 found = owned.get(c.id)
                 if found is not None and found.state in (State.CLAIMED, State.SENDING):
-                    outcome = worker_died(found.state, deaths=c.deaths + 1)
-                    settled.append(Settled(claimed=replace(c, deaths=c.deaths + 1), outcome=outcome))
+                    deaths = c.deaths + 1 if died else c.deaths
+                    outcome = worker_died(found.state, deaths=deaths)
+                    settled.append(Settled(claimed=replace(c, deaths=deaths), outcome=outcome))
             transaction.settle(settled, owned=owned, actor=actor)
             queues |= {s.claimed.queue for s in settled} | transaction.advance(lanes)
             transaction.finish()

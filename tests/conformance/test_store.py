@@ -650,6 +650,16 @@ def test_what_a_dead_worker_was_sending_is_in_doubt(store: SqlStore) -> None:
     assert rows(store, t.delivery)[0].cause == "worker.killed-while-sending"
 
 
+def test_what_a_worker_gives_back_at_its_own_end_is_blamed_for_nothing(store: SqlStore) -> None:
+    keep_steps(store, "a", "b")
+    for number in range(5):
+        claim(store, worker=f"worker:{number}")
+        store.bury_worker(f"worker:{number}", actor=TEST, died=False)
+
+    assert [(row.state, row.deaths) for row in rows(store, t.delivery)] == [(State.READY, 0)] * 2
+    assert orders(claim(store)) == ["a", "b"]  # together, not as suspects
+
+
 def test_a_worker_with_much_in_hand_is_buried_whole(store: SqlStore) -> None:
     keep_steps(store, *(f"{number}" for number in range(600)))
     while claim(store, worker="worker:dead"):

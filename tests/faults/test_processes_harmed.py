@@ -61,6 +61,25 @@ def test_a_process_that_is_asked_to_end_under_load_drains(stage: Stage, survival
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.every_fault
+def test_restarts_while_a_target_hangs_are_held_against_no_delivery(stage: Stage, survival: Survival) -> None:
+    """A worker that is asked to end gives back what it cannot finish: nothing is dead because of its target's calls."""
+    bus = stage.bus
+    with under_load(stage, survival.seed) as load:
+        bus.keeper.hold()
+        for _ in range(3):
+            posts = len(bus.keeper.posted)
+            assert bus.keeper.wait_until(lambda posts=posts: len(bus.keeper.posted) > posts, within=PATIENCE)  # type: ignore[misc]  # bound now, called now
+            worker = bus.processes.pop("worker")
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(PATIENCE)
+            stage.start("worker")
+        bus.keeper.release()
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+
+
 @contextmanager
 def stopped(stage: Stage, role: str) -> Iterator[None]:
     """The process sleeps while the block runs and another one has its place; then both go on."""
