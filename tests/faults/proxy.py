@@ -102,7 +102,7 @@ class Proxy:
         self._do(self._say(frame))
 
     def close(self) -> None:
-        self._server.close()
+        self._soon(self._server.close)
         self._soon(self._flows.set)
         self.cut()
         self._do(self._wait_for_tasks())

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 from bus.broker.node import PrivateNode
 from bus.control.orders import say_it_happened, say_it_is_absent
-from bus.errors import NotAllowed
+from bus.errors import NotAllowed, StoreUnavailable
 from bus.model.delivery import State
 from bus.ports import Actor
 from bus.store import tables as t
@@ -132,8 +132,10 @@ class Stage:
         truth.expect_last(last)
 
         def at_rest() -> bool:
-            self._decide_doubts(truth)
-            return self.bus.states(f"{truth.name}-last", "keeper") == [State.DELIVERED] and not self.moving(truth)
+            with contextlib.suppress(StoreUnavailable):  # a connection of ours that ended with its server
+                self._decide_doubts(truth)
+                return self.bus.states(f"{truth.name}-last", "keeper") == [State.DELIVERED] and not self.moving(truth)
+            return False
 
         until(at_rest, within=PATIENCE)
 

@@ -51,6 +51,9 @@ class Server:
         pid = self.pid
         os.kill(pid, number)
         assert until(lambda: _is_gone(pid), within=PATIENCE)
+        # It is a child of this process. Not reaped it still has its number, and PostgreSQL takes it for running.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
 
     def come_back(self) -> None:
         """Start it, again and again while the processes of the one before are still on their way out."""
