@@ -21,7 +21,10 @@ PASSED = re.compile(r"crash_point\(\"([a-z_.]+)\"")
 
 PASSING_TWICE = """
 import sys
+from loguru import logger
 from bus.crash_points import arm, crash_point
+logger.remove()
+logger.add(sys.stderr)
 arm(sys.argv[1])
 for turn in (1, 2):
     crash_point("receive.after_commit", holding=7)
