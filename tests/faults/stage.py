@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from sqlalchemy.engine import make_url
 from bus.broker.node import PrivateNode
 from bus.control.orders import say_it_happened, say_it_is_absent
 from bus.errors import NotAllowed, StoreUnavailable
+from bus.model.delivery import Stage as Hop
 from bus.model.delivery import State
 from bus.ports import Actor
 from bus.store import tables as t
@@ -33,6 +35,8 @@ OWN_POSTGRESQL = "own-postgresql"
 VHOSTS = ("sqlite", "postgresql", OWN_POSTGRESQL)
 """One for each stage: they share a broker."""
 _USER, _PASSWORD = "mes", "secret"
+_UNREAD = timedelta(seconds=15)
+"""After which a call that its target never read is taken for one that was never made."""
 _PERSON = Actor(name="person:a.checker", reason="looked into the target's book")
 
 
@@ -124,8 +128,9 @@ class Stage:
     def comes_to_rest(self, truth: Truth) -> None:
         """Return when nothing of this truth is under way any more, or when that takes too long: the checker tells.
 
-        What is in doubt at a target that cannot be asked is decided as a person would: by a look into its book. One
-        last message goes behind all others: when it is delivered, whatever the broker had to send again was received.
+        What is in doubt at a target that cannot be asked is decided as a person would: by a look into its book, once no
+        call can still be on its way there. One last message goes behind all others: when it is delivered, whatever the
+        broker had to send again was received.
         """
         last = a_step(f"{truth.name}-last", 0)
         self.bus.publish(last)
@@ -159,19 +164,22 @@ class Stage:
 
     def _decide_doubts(self, truth: Truth) -> None:
         d, m = t.delivery.c, t.message.c
-        query = select(d.id, d.key).join_from(t.delivery, t.message, m.id == d.message)
+        calls = select(func.count()).where(t.attempt.c.delivery == d.id, t.attempt.c.stage == Hop.SEND)
+        query = select(d.id, d.key, d.changed_at, calls.scalar_subquery().label("calls"))
+        query = query.join_from(t.delivery, t.message, m.id == d.message)
         with self.bus.database.read() as connection:
             doubts = connection.execute(
                 query.where(
                     d.state == State.IN_DOUBT, d.destination == "archive", m.subject.like(f"order:{truth.name}-%")
                 )
             ).all()
+            now = self.bus.database.now(connection)
         store = SqlStore(self.bus.database)
         for row in doubts:
             with contextlib.suppress(NotAllowed):  # its worker lives and said so meanwhile
                 if number := self.bus.archive.number_of(row.key):
                     say_it_happened(row.id, document=number, store=store, actor=_PERSON)
-                else:
+                elif self.bus.archive.ended(row.key) >= row.calls or now - row.changed_at > _UNREAD:
                     say_it_is_absent(row.id, store=store, actor=_PERSON)
 
     # --- what a stopped process leaves -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -70,6 +71,7 @@ class BookingTarget:
     hangs: bool = False
     aborts: bool = False
     _plans: dict[tuple[str, int], list[Act | int]] = field(default_factory=dict)
+    _ended: Counter[str] = field(default_factory=Counter)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _released: threading.Event = field(default_factory=threading.Event)
     _server: _Server | None = None
@@ -175,7 +177,13 @@ class BookingTarget:
 
     def take(self, document: Mapping[str, Any], key: str) -> tuple[int, str] | None:
         """The status and document number to answer a post with; None: end the connection."""
-        posted = Posted(document["order"], document["step"], key)
+        try:
+            return self._take(Posted(document["order"], document["step"], key))
+        finally:
+            with self._changed:
+                self._ended[key] += 1
+
+    def _take(self, posted: Posted) -> tuple[int, str] | None:
         with self._changed:
             self.posted.append(posted)
             plan = self._plans.get((posted.order, posted.step))
@@ -202,6 +210,11 @@ class BookingTarget:
             number = self._write(posted)
             self._changed.notify_all()
         return 201, number
+
+    def ended(self, key: str) -> int:
+        """How many posts under the key were read and booked, or never will be."""
+        with self._changed:
+            return self._ended[key]
 
     def number_of(self, key: str) -> str:
         with self._changed:

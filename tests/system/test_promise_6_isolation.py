@@ -100,4 +100,5 @@ def test_promise_6_an_endpoint_whose_address_is_missing_is_held_alone(fresh_bus:
     bus.start("worker")
 
     bus.archive.wait_for_entries(2)
+    bus.delivers("1", count=4)
     bus.proves_itself()
