@@ -487,8 +487,13 @@ class MessageStore(Protocol):
     def queues_with_work(self, *, queues: Collection[str], older_than: timedelta) -> set[str]:
         """Of these queues those with READY older than that at open endpoints, due probes, or due endpoint checks."""
 
-    def bury_worker(self, worker: str, *, actor: Actor, besides: Collection[str] = (), died: bool = True) -> set[str]:
-        """Settle everything a dead worker held, but for claims with these tokens; returns queues that have work.
+    def claims_of(self, worker: str) -> set[str]:
+        """Tokens of the claims under which the store holds deliveries for a worker."""
+
+    def bury_worker(
+        self, worker: str, *, actor: Actor, claims: Collection[str] | None = None, died: bool = True
+    ) -> set[str]:
+        """Settle everything a dead worker held, or what it held by these claims; returns queues that have work.
 
         `died=False`: it gives back by itself what it has no time to finish, and no delivery is to blame for its end.
         """

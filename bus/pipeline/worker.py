@@ -99,10 +99,11 @@ class Shift:
     def tend(self) -> None:
         """Give back what the store holds for this worker and nobody works on: a claim whose answer was lost, a batch
         that ended with an error. Called with every beat of the heart."""
-        actor = Actor(name=self.worker, reason="claimed, and not worked on")
-        queues = self.store.bury_worker(self.worker, actor=actor, besides=frozenset(self.claims))
-        if queues:
-            self.wake(queues)
+        held = self.store.claims_of(self.worker)
+        lost = held - self.claims  # compared after the look: a claim made meanwhile is worked on, and not held yet
+        if lost:
+            actor = Actor(name=self.worker, reason="claimed, and not worked on")
+            self.wake(self.store.bury_worker(self.worker, actor=actor, claims=lost))
 
     def settle(self, ended: Sequence[Ended], *, queue: str = "") -> bool:
         """Store the outcomes, then wake whoever else has work now; returns whether this queue has."""

@@ -71,13 +71,22 @@ def workers_without_lease(database: Database) -> set[str]:
         return set(connection.execute(query).scalars())
 
 
+def claims_of(database: Database, worker: str) -> set[str]:
+    """See MessageStore.claims_of."""
+    query = select(_D.token).where(_D.worker == worker, in_state(_D.state, *HELD)).distinct()
+    with database.read() as connection:
+        return set(connection.execute(query).scalars())
+
+
 def bury_worker(
-    database: Database, worker: str, *, actor: Actor, besides: Collection[str] = (), died: bool = True
+    database: Database, worker: str, *, actor: Actor, claims: Collection[str] | None = None, died: bool = True
 ) -> set[str]:
     """See MessageStore.bury_worker."""
     queues: set[str] = set()
     held = in_state(_D.state, *HELD)
-    query = select(_D.id).where(_D.worker == worker, held, _D.token.not_in(list(besides))).limit(_BURY)
+    query = select(_D.id).where(_D.worker == worker, held).limit(_BURY)
+    if claims is not None:
+        query = query.where(_D.token.in_(list(claims)))
     while True:
         with database.read() as connection:
             numbers = list(connection.execute(query).scalars())

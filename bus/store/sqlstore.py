@@ -135,8 +135,13 @@ class SqlStore:
     def queues_with_work(self, *, queues: Collection[str], older_than: timedelta) -> set[str]:
         return relay.queues_with_work(self.database, queues=queues, older_than=older_than)
 
-    def bury_worker(self, worker: str, *, actor: Actor, besides: Collection[str] = (), died: bool = True) -> set[str]:
-        return relay.bury_worker(self.database, worker, actor=actor, besides=besides, died=died)
+    def claims_of(self, worker: str) -> set[str]:
+        return relay.claims_of(self.database, worker)
+
+    def bury_worker(
+        self, worker: str, *, actor: Actor, claims: Collection[str] | None = None, died: bool = True
+    ) -> set[str]:
+        return relay.bury_worker(self.database, worker, actor=actor, claims=claims, died=died)
 
     def end_lease(self, name: str, *, seen: tuple[str, int]) -> bool:
         return leases.end_lease(self.database, name, seen=seen)

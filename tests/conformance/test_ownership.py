@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from datetime import timedelta
@@ -89,6 +90,24 @@ def test_what_is_being_worked_on_is_left_alone(store: SqlStore) -> None:
         bus.shift.tend()
 
         assert len(batch) == 1
+        assert states(store) == [State.CLAIMED]
+
+
+def test_a_claim_made_while_the_worker_looks_after_lost_ones_is_left_alone(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_steps(store, "1")
+    bus = a_bus(store, PLAIN)
+    real = store.claims_of
+    with contextlib.ExitStack() as meanwhile:
+
+        def look(worker: str) -> set[str]:
+            meanwhile.enter_context(bus.shift.claim(SEND))
+            return real(worker)
+
+        monkeypatch.setattr(store, "claims_of", look)
+        bus.shift.tend()
+
         assert states(store) == [State.CLAIMED]
 
 
