@@ -29,7 +29,7 @@ from bus.project import Project, topology_of
 from bus.secret_references import is_reference, resolve_secret, revealed
 from bus.settings import PRIVATE
 from bus.store import schema
-from bus.store.engine import Database
+from bus.store.engine import CONNECTIONS, Database
 from bus.store.sqlstore import SqlStore
 from bus.workers.broker import HintBroker
 from bus.workers.hints import DramatiqHints
@@ -48,18 +48,22 @@ def release() -> str:
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-def open_database(project: Project, *, background: bool = False) -> Database:
-    """The project's database, whatever state it is in; `background`: see Database."""
-    return Database(revealed(project.settings.store, root=project.root), background=background)
+def open_database(project: Project, *, background: bool = False, connections: int = 0) -> Database:
+    """The project's database, whatever state it is in; `background`: see Database.
+
+    `connections`: how many are wanted at once at least.
+    """
+    url = revealed(project.settings.store, root=project.root)
+    return Database(url, pool_size=max(connections, CONNECTIONS), background=background)
 
 
-def open_store(project: Project, *, background: bool = False) -> SqlStore:
-    """The project's store, with this release's tables; `background`: see Database.
+def open_store(project: Project, *, background: bool = False, connections: int = 0) -> SqlStore:
+    """The project's store, with this release's tables; `background`, `connections`: see open_database.
 
     Raises:
         NotAvailable: not there, not reachable, or its tables are old; with the command that mends it.
     """
-    database = open_database(project, background=background)
+    database = open_database(project, background=background, connections=connections)
     schema.require_current(database)
     return SqlStore(database)
 

@@ -103,12 +103,23 @@ def _require_sound(project: Project, *, supervised: bool) -> None:
 
 
 def run_router(
-    project: Project, classes: Sequence[MessageClass] = tuple(MessageClass), *, supervised: bool = False
+    project: Project,
+    classes: Sequence[MessageClass] = tuple(MessageClass),
+    *,
+    partitions: Collection[int] | None = None,
+    supervised: bool = False,
 ) -> int:
-    """Read the inbound queues of these classes (with the events also what the broker put aside) until stopped."""
+    """Read the inbound queues of these classes (with the events also what the broker put aside) until stopped.
+
+    `partitions`: of each class only those of its partitions that are named.
+
+    Raises:
+        ConfigurationError: a partition that no class has.
+    """
     _require_sound(project, supervised=supervised)
+    queues = _inbound_queues(project, classes, partitions)
     background = _step_back(set(classes) == {MessageClass.EVENT})
-    store = open_store(project, background=background)
+    store = open_store(project, background=background, connections=len(queues))
     telemetry = LogTelemetry(_process_name("router"))
     wake = wake_for(project, telemetry)
     stop = threading.Event()
@@ -126,11 +137,6 @@ def run_router(
             message_class=message_class,
         )
 
-    queues: list[tuple[str, MessageClass | None]] = [
-        (queue, each) for each in classes for queue in queues_of(each, project.settings.partitions[each])
-    ]
-    if MessageClass.EVENT in classes:
-        queues.append((UNROUTED, None))  # takes every class
     threads = [
         threading.Thread(
             target=run_router_loop,
@@ -145,6 +151,28 @@ def run_router(
         reader = Consumer(url, DEAD, name=f"plantbus {DEAD}")
         threads.append(threading.Thread(target=run_dead_letters, args=(reader, record, stop), name=DEAD))
     return _until_stopped(threads, stop)
+
+
+def _inbound_queues(
+    project: Project, classes: Sequence[MessageClass], partitions: Collection[int] | None
+) -> list[tuple[str, MessageClass | None]]:
+    """The queues a router reads, each with the class of its messages; None: it takes every class."""
+    counts = {each: project.settings.partitions[each] for each in classes}
+    most = max(counts.values())
+    if unknown := sorted(number for number in partitions or () if number >= most):
+        raise ConfigurationError(
+            f"there is no partition {unknown[0]}, the last one is {most - 1}: see partitions and event_partitions in "
+            "bus.toml"
+        )
+    queues: list[tuple[str, MessageClass | None]] = [
+        (queue, each)
+        for each, count in counts.items()
+        for number, queue in enumerate(queues_of(each, count))
+        if partitions is None or number in partitions
+    ]
+    if MessageClass.EVENT in classes:
+        queues.append((UNROUTED, None))
+    return queues
 
 
 def _step_back(background: bool) -> bool:

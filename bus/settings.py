@@ -15,6 +15,7 @@ from bus.errors import ConfigurationError
 from bus.model.lease import LEASE
 from bus.model.message_class import MessageClass
 from bus.model.system import NAME, Endpoint, Site, System
+from bus.model.topology import MOST_PARTITIONS
 
 PRIVATE = "private"
 """`broker = "private"`: a RabbitMQ node of the project's own, in its folder."""
@@ -131,8 +132,8 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ) -> Settin
         max_bytes=general.count("max_bytes", 1_048_576, most=64 * 1_048_576),
         lease=general.seconds("lease", LEASE.total_seconds(), least=2, most=600),
         partitions={
-            MessageClass.TRANSACTION: general.count("partitions", 1, most=64),
-            MessageClass.EVENT: general.count("event_partitions", 1, most=64),
+            MessageClass.TRANSACTION: general.count("partitions", 1, most=MOST_PARTITIONS),
+            MessageClass.EVENT: general.count("event_partitions", 1, most=MOST_PARTITIONS),
         },
         sites={name: _site(name, table) for name, table in top.tables("sites").items()},
         systems={name: _system(name, table, folder) for name, table in top.tables("systems").items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -12,6 +12,7 @@ from bus.cli import COLLECTING
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusCommand
 from bus.model.message_class import MessageClass
+from bus.model.topology import MOST_PARTITIONS
 
 if TYPE_CHECKING:
     from bus.project import Project
@@ -23,6 +24,25 @@ _CLASS = click.option(
     type=click.Choice([str(each) for each in MessageClass]),
     help="Of this class only. May be repeated.",
 )
+
+
+class Partitions(click.ParamType[frozenset[int]]):
+    """Numbers and ranges of them: `0-7,12`."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> frozenset[int]:
+        if isinstance(value, frozenset):
+            return value
+        chosen: set[int] = set()
+        for part in value.split(","):
+            first, dash, last = part.strip().partition("-")
+            last = last if dash else first
+            if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < MOST_PARTITIONS):
+                self.fail(f"{value!r}: numbers from 0 to {MOST_PARTITIONS - 1} are expected, 0-7,12 say", parameter)
+            chosen.update(range(int(first), int(last) + 1))
+        return frozenset(chosen)
+
 
 _SUPERVISED = click.option(
     "--supervised", is_flag=True, hidden=True, help="Started by bus run, which has checked the endpoints."
@@ -53,13 +73,14 @@ def run() -> int:
 
 @click.command(cls=BusCommand)
 @_CLASS
+@click.option("--partitions", type=Partitions(), help="Of these partitions only: 0-7,12 say.")
 @_SUPERVISED
-def router(classes: tuple[str, ...], supervised: bool) -> int:
+def router(classes: tuple[str, ...], partitions: frozenset[int] | None, supervised: bool) -> int:
     """Take messages from the broker into the store."""
     from bus.processes import run_router
 
     chosen = tuple(MessageClass(name) for name in classes) or tuple(MessageClass)
-    return _start(lambda project: run_router(project, chosen, supervised=supervised))
+    return _start(lambda project: run_router(project, chosen, partitions=partitions, supervised=supervised))
 
 
 @click.command(cls=BusCommand)

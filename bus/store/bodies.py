@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,6 @@ from bus.model.message import Message
 from bus.ports import ClaimCheck, Claimed, Kept, Output
 from bus.store import tables as t
 from bus.store.engine import Database
-from bus.store.message_rows import HEADER, message_of
 
 CARRIED = 256 * 1024
 """Bytes of the largest body that a claim carries."""
@@ -46,32 +46,86 @@ def _carried(body: ColumnElement[bytes]) -> ColumnElement[bytes]:
     return case((func.length(body) <= _AT_MOST, body))
 
 
-def claim_columns() -> list[ColumnElement[Any]]:
-    """What a claim reads of message and output: `m_` and `o_` stand before the names, a large body is NULL."""
-    message = [_M[name].label(f"m_{name}") for name in ("id", "message_id", *HEADER, "digest")]
-    output = [_O[name].label(f"o_{name}") for name in ("delivery", "type", "content_type", "digest", "body_digest")]
-    bodies = [_carried(_M.body).label("m_body"), _carried(_O.body).label("o_body")]
-    return [*message, *output, *bodies, func.length(_M.body).label("m_size"), func.length(_O.body).label("o_size")]
+MESSAGE = (
+    _M.id,
+    _M.message_id,
+    _M.type,
+    _M.system,
+    _M.site,
+    _M.subject,
+    _M.content_type,
+    _M.time,
+    _M.correlation_id,
+    _M.causation_id,
+    _M.sequence,
+    _M.business_date,
+    _M.dataschema,
+    _M.traceparent,
+    _carried(_M.body),
+    func.length(_M.body),
+    _M.digest,
+)
+"""What a claim reads of a message, in the order in which `kept_in` takes it; a large body is NULL."""
+
+OUTPUT = (
+    _O.delivery,
+    _O.type,
+    _O.content_type,
+    _O.digest,
+    _carried(_O.body),
+    func.length(_O.body),
+    _O.body_digest,
+)
+"""What a claim reads of an output, in the order in which `output_in` takes it; a large body is NULL."""
 
 
-def kept_in(row: Any) -> Kept:
-    """The message of a claim's row, or what stands for it."""
-    check = ClaimCheck(row.m_size, bytes(row.m_digest)) if row.m_body is None else None
-    return Kept(row.m_id, message_of(row, "m_"), check)
-
-
-def output_in(row: Any) -> Output | None:
-    """The output of a claim's row, or what stands for it."""
-    if row.o_delivery is None:
-        return None
-    check = ClaimCheck(row.o_size, bytes(row.o_body_digest or b"")) if row.o_body is None else None
-    return Output(
-        type=row.o_type,
-        content_type=row.o_content_type,
-        body=bytes(row.o_body or b""),
-        digest=row.o_digest,
-        check=check,
+def kept_in(values: Sequence[Any]) -> Kept:
+    """The message of a claim's row, or what stands for it. By position: by name it was half of a claim's time."""
+    (
+        row,
+        message_id,
+        type_name,
+        system,
+        site,
+        subject,
+        content_type,
+        time,
+        correlation_id,
+        causation_id,
+        sequence,
+        business_date,
+        dataschema,
+        traceparent,
+        body,
+        size,
+        digest,
+    ) = values
+    message = Message(
+        id=message_id,
+        type=type_name,
+        system=system,
+        site=site,
+        subject=subject,
+        content_type=content_type,
+        body=bytes(body or b""),
+        time=time,
+        correlation_id=correlation_id,
+        causation_id=causation_id,
+        sequence=sequence,
+        business_date=business_date,
+        dataschema=dataschema,
+        traceparent=traceparent,
     )
+    return Kept(row, message, ClaimCheck(size, bytes(digest)) if body is None else None)
+
+
+def output_in(values: Sequence[Any]) -> Output | None:
+    """The output of a claim's row, or what stands for it."""
+    delivery, type_name, content_type, digest, body, size, body_digest = values
+    if delivery is None:
+        return None
+    check = ClaimCheck(size, bytes(body_digest or b"")) if body is None else None
+    return Output(type=type_name, content_type=content_type, body=bytes(body or b""), digest=digest, check=check)
 
 
 def bring_message(database: Database, claimed: Claimed) -> Message:

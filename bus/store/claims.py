@@ -14,7 +14,7 @@ from bus.model.lane import LaneKey, claimable
 from bus.model.message import BUS
 from bus.ports import Claimed, Doubt
 from bus.store import tables as t
-from bus.store.bodies import claim_columns, kept_in, largest_carried, output_in
+from bus.store.bodies import MESSAGE, OUTPUT, kept_in, largest_carried, output_in
 from bus.store.bulk import NUMBERS, one_of
 from bus.store.clock import store_clock
 from bus.store.engine import Database
@@ -59,16 +59,40 @@ def _oldest() -> Select[Any]:
     )
 
 
+_DELIVERY = (
+    _D.id,
+    _D.token,
+    _D.stage,
+    _D.state,
+    _D.route,
+    _D.destination,
+    _D.queue,
+    _D.key,
+    t.lane.c.destination,
+    t.lane.c.key,
+    _D.place,
+    _D.part,
+    _D.attempts,
+    _D.deaths,
+    _D.trips,
+    _D.blocks,
+    _D.replay,
+    _D.cause,
+)
+"""What a claim reads of a delivery and its lane, in the order in which `_claimed` takes it."""
+
+_MESSAGE_AT = len(_DELIVERY)
+_OUTPUT_AT = _MESSAGE_AT + len(MESSAGE)
+
+
 def _load() -> Select[Any]:
-    """Deliveries with their messages, lanes and outputs, the columns of each under a letter of its own."""
-    columns = [*(c.label(f"d_{c.name}") for c in t.delivery.c), *claim_columns()]
-    columns += [t.lane.c.destination.label("lane_destination"), t.lane.c.key.label("lane_key")]
+    """Deliveries with their messages, lanes and outputs."""
     joined = (
         t.delivery.join(t.message, t.message.c.id == _D.message)
         .outerjoin(t.lane, t.lane.c.id == _D.lane)
         .outerjoin(t.output, t.output.c.delivery == _D.id)
     )
-    return select(*columns).select_from(joined).where(one_of(_D.id, NUMBERS))
+    return select(*_DELIVERY, *MESSAGE, *OUTPUT).select_from(joined).where(one_of(_D.id, NUMBERS))
 
 
 _OLDEST = _oldest()
@@ -216,28 +240,48 @@ def load(connection: Connection, numbers: Collection[int]) -> Iterable[Claimed]:
     carried = largest_carried(len(numbers))
     for part in chunks(sorted(numbers)):
         for row in connection.execute(_LOAD, {"numbers": part, "carried": carried}):
-            yield _claimed(row)
+            yield _claimed(tuple(row))
 
 
-def _claimed(row: Any) -> Claimed:
+def _claimed(values: Sequence[Any]) -> Claimed:
+    (
+        number,
+        token,
+        stage,
+        state,
+        route,
+        destination,
+        queue,
+        key,
+        lane_destination,
+        lane_key,
+        place,
+        part,
+        attempts,
+        deaths,
+        trips,
+        blocks,
+        replay,
+        cause,
+    ) = values[:_MESSAGE_AT]
     return Claimed(
-        id=row.d_id,
-        token=row.d_token,
-        stage=Stage(row.d_stage),
-        state=State(row.d_state),
-        route=row.d_route,
-        destination=row.d_destination,
-        queue=row.d_queue,
-        key=row.d_key,
-        lane=LaneKey(row.lane_destination, row.lane_key) if row.lane_key is not None else None,
-        place=row.d_place,
-        part=row.d_part,
-        attempts=row.d_attempts,
-        deaths=row.d_deaths,
-        trips=row.d_trips,
-        blocks=row.d_blocks,
-        replay=row.d_replay,
-        cause=row.d_cause,
-        kept=kept_in(row),
-        output=output_in(row),
+        id=number,
+        token=token,
+        stage=Stage(stage),
+        state=State(state),
+        route=route,
+        destination=destination,
+        queue=queue,
+        key=key,
+        lane=LaneKey(lane_destination, lane_key) if lane_key is not None else None,
+        place=place,
+        part=part,
+        attempts=attempts,
+        deaths=deaths,
+        trips=trips,
+        blocks=blocks,
+        replay=replay,
+        cause=cause,
+        kept=kept_in(values[_MESSAGE_AT:_OUTPUT_AT]),
+        output=output_in(values[_OUTPUT_AT:]),
     )

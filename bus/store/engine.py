@@ -55,10 +55,14 @@ RESTED = 1.0
 """Seconds after which a connection is tried before it is used again."""
 
 
+CONNECTIONS = 8
+"""Kept open by a process; twice as many at need."""
+
+
 class Database:
     """One database: begins write transactions one after another fairly, reads beside them."""
 
-    def __init__(self, address: str, *, pool_size: int = 8, background: bool = False) -> None:
+    def __init__(self, address: str, *, pool_size: int = CONNECTIONS, background: bool = False) -> None:
         """`address`: `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`.
 
         `background`: of all such processes one at a time queues up to write, so that whoever else wants to waits for

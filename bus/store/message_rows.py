@@ -23,11 +23,7 @@ HEADER = (
 """Columns that are named as the Message's own fields."""
 
 
-def message_of(row: Any, prefix: str = "") -> Message:
-    """The Message of a row that holds its columns under the prefix; without a body where that is NULL."""
+def message_of(row: Any) -> Message:
+    """The Message of a row of the table."""
     fields = row._mapping
-    return Message(
-        id=fields[f"{prefix}message_id"],
-        body=bytes(fields[f"{prefix}body"] or b""),
-        **{name: fields[f"{prefix}{name}"] for name in HEADER},
-    )
+    return Message(id=row.message_id, body=bytes(row.body), **{name: fields[name] for name in HEADER})

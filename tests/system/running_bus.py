@@ -55,6 +55,7 @@ _BUS_TOML = """
 [bus]
 name = "steps"
 lease = {lease}
+partitions = {partitions}
 
 [sites.P1]
 
@@ -234,25 +235,31 @@ class RunningBus:
 
     def start(self, *roles: str, broker_url: str = "", store_url: str = "", crash_at: str = "") -> None:
         """Start these processes, each once; they need a second or two. `crash_at`: see bus.crash_points."""
+        for role in roles:
+            self.start_as(role, role, broker_url=broker_url, store_url=store_url, crash_at=crash_at)
+
+    def start_as(
+        self, name: str, role: str, *options: str, broker_url: str = "", store_url: str = "", crash_at: str = ""
+    ) -> None:
+        """Start one of several processes of a role; it goes by this name."""
+        assert name not in self.processes
         environ = os.environ | {
             "BUS_STORE": store_url or self.store_url,
             "BUS_BROKER": broker_url or self.broker_url,
             "PLANTBUS_CRASH_AT": crash_at,
         }
-        for role in roles:
-            assert role not in self.processes
-            self._starts += 1
-            command = (sys.executable, "-m", "bus", role, "-o", "json", "--project", str(self.folder))
-            with open(self.folder / f"{role}-{self._starts}.log", "wb") as log:
-                self.processes[role] = subprocess.Popen(
-                    [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), *command],
-                    env=environ,
-                    cwd=_REPOSITORY,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+        self._starts += 1
+        command = (sys.executable, "-m", "bus", role, *options, "-o", "json", "--project", str(self.folder))
+        with open(self.folder / f"{name}-{self._starts}.log", "wb") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), *command],
+                env=environ,
+                cwd=_REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def complete(self) -> None:
         """Start what does not run, and let the targets behave."""
@@ -286,10 +293,10 @@ class RunningBus:
         opened = f'"event": "consumer opened", "queue": "{INBOUND}"'
         assert until(lambda: opened in log.read_text()), self.tail()
 
-    def told(self, event: str, **fields: object) -> list[dict[str, Any]]:
-        """What the processes logged of this event, in each process's order."""
+    def told(self, event: str, by: str = "*", **fields: object) -> list[dict[str, Any]]:
+        """What the processes (or those of one name) logged of this event, in each process's order."""
         found = []
-        for path in sorted(self.folder.glob("*.log")):
+        for path in sorted(self.folder.glob(f"{by}-[0-9]*.log")):
             lines = path.read_text(errors="replace").splitlines()
             entries = [json.loads(line) for line in lines if f'"event": "{event}"' in line and line.endswith("}")]
             found += [entry for entry in entries if fields.items() <= entry.items()]
@@ -410,7 +417,14 @@ class RunningBus:
 
 @contextlib.contextmanager
 def running_bus(
-    folder: Path, store_url: str, broker_url: str, *, roles: Sequence[str] = ROLES, tls: bool = False, timeout: int = 3
+    folder: Path,
+    store_url: str,
+    broker_url: str,
+    *,
+    roles: Sequence[str] = ROLES,
+    tls: bool = False,
+    timeout: int = 3,
+    partitions: int = 1,
 ) -> Iterator[RunningBus]:
     """The project in the folder, declared, its processes started. `tls`: keeper speaks it.
 
@@ -423,7 +437,7 @@ def running_bus(
         database = Database(store_url)
         stack.callback(database.close)
         bus = RunningBus(folder, store_url, broker_url, keeper, ledger, archive, database)
-        write_project(bus, user=make_url(broker_url).username or "", timeout=timeout)
+        write_project(bus, user=make_url(broker_url).username or "", timeout=timeout, partitions=partitions)
         declare_project(folder, broker_url)
         schema.upgrade(database)
         stack.callback(lambda: bus.kill(*bus.processes))
@@ -431,12 +445,13 @@ def running_bus(
         yield bus
 
 
-def write_project(bus: RunningBus, *, user: str, timeout: int) -> None:
+def write_project(bus: RunningBus, *, user: str, timeout: int, partitions: int = 1) -> None:
     """`user`: the broker's user that publishes as system mes."""
     settings = _BUS_TOML.format(
         lease=LEASE,
         user=user,
         timeout=timeout,
+        partitions=partitions,
         keeper=bus.keeper,
         ledger=bus.ledger,
         archive=bus.archive,
@@ -461,10 +476,13 @@ def declare_project(folder: Path, broker_url: str) -> None:
     """Declare the project at the broker without importing it: its modules are named like this repository's own."""
     settings = load_settings(folder, {})
     contracts = Contracts(Contract(type=name, owner="MES", support="line 1", schema=Schema) for name in _TYPES)
-    declare(
-        plan_topology(systems=settings.systems.values(), endpoints=settings.endpoints.values(), contracts=contracts),
-        broker_url,
+    topology = plan_topology(
+        systems=settings.systems.values(),
+        endpoints=settings.endpoints.values(),
+        contracts=contracts,
+        partitions=settings.partitions,
     )
+    declare(topology, broker_url)
 
 
 # --- stores that are locked or away ----------------------------------------------------------------------------------

@@ -260,6 +260,21 @@ def test_a_process_that_refuses_to_start_says_so_in_the_form_of_its_log(tmp_path
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("numbers", ["", "x", "1-", "3-1", "-1", "0-64", "1;2", "²"])
+def test_partitions_are_numbers_and_ranges(numbers: str) -> None:
+    result = CommandLine({}).type("router", "--partitions", numbers)
+
+    assert result.exit_code == 2
+    assert "numbers from 0 to 63 are expected" in " ".join(result.stderr.split())
+
+
+def test_a_partition_that_does_not_exist_is_named() -> None:
+    result = CommandLine({}).type("router", "--partitions", "0-2,7")
+
+    assert result.exit_code == 2
+    assert "there is no partition 1, the last one is 0" in result.stderr
+
+
 def _a_project(folder: Path, endpoint: str, **files: str) -> CommandLine:
     for name in ("routes", "transformers", "adapters"):
         (folder / name).mkdir()
