@@ -146,6 +146,7 @@ def _exit_code(run: Callable[[], int | None], work: Desk) -> int:
     try:
         return run() or OK
     except click.ClickException as error:
+        vars(error)["message"] = plain(error.message)  # click quotes the names of files as they are
         if work.out.log is None:
             error.show(sys.stderr)
         else:
@@ -189,10 +190,11 @@ def _unexpected(error: Exception, work: Desk) -> int:
 
 def _tell_story(work: Desk) -> None:
     """The traceback of the error being handled: on stderr, or as a line of the log where stderr is one."""
+    story = plain(traceback.format_exc())
     if work.out.log is None:
-        traceback.print_exc()
+        sys.stderr.write(story)
     else:
-        work.out.log(traceback.format_exc())
+        work.out.log(story)
 
 
 # --- options several nouns share -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -47,6 +48,14 @@ _STYLES = {
 
 
 class _Console(Console):
+    """Whatever is printed, and by whom: a terminal obeys nothing of it but rich's own styles."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control is None and not segment.text.isprintable():
+                segment = Segment(plain(segment.text), segment.style)
+            yield segment
+
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError
 

@@ -57,9 +57,9 @@ def _start(process: Callable[[Project], int]) -> int:
     work = desk()
     as_json = work.out.format != "table"
     configure_logs(as_json=as_json, level="DEBUG" if work.debug else "INFO")
+    forward_python()
     if as_json:
         work.out.log = log_error
-        forward_python()
     return process(work.project)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bus.connectors.options import Options, SecretSource
-from bus.errors import ConfigurationError
+from bus.errors import ConfigurationError, SecretUnavailable
 from bus.model.secret import Secret
 
 
@@ -63,10 +63,15 @@ def basic(user: str, password: Callable[[], Secret]) -> Credentials:
 
 
 def bearer(token: Callable[[], Secret]) -> Credentials:
-    """RFC 6750."""
+    """RFC 6750. A token that no header can carry is none: it is the endpoint's trouble, and no message's."""
 
     def read() -> Authorization:
-        value = token().reveal()
+        secret = token()
+        value = secret.reveal()
+        if not value.isprintable() or value != value.strip():
+            raise SecretUnavailable(
+                f"secret {secret.reference}: a token is one line of printable letters, without blanks around it"
+            )
         return Authorization(f"Bearer {value}", (value,))
 
     return Credentials(read)

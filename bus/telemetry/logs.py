@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -103,7 +104,16 @@ def _console_line(record: Record) -> str:
     record["extra"]["_fields"] = fields
     message = record["message"]
     record["extra"]["_event"] = message if message.isprintable() else _quoted(message)
-    return "{time:HH:mm:ss.SSS} <level>{level: <7}</level> {extra[_event]} <dim>{extra[_fields]}</dim>\n{exception}"
+    record["extra"]["_story"] = _story(record)
+    return "{time:HH:mm:ss.SSS} <level>{level: <7}</level> {extra[_event]} <dim>{extra[_fields]}</dim>\n{extra[_story]}"
+
+
+def _story(record: Record) -> str:
+    """The traceback of the error that a line bears; its text may be a sender's, and is obeyed by no terminal."""
+    error = record["exception"].value if record["exception"] is not None else None
+    if error is None:
+        return ""
+    return "\n".join(map(_escaped, "".join(traceback.format_exception(error)).split("\n")))
 
 
 def _json_line(record: Record) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +25,12 @@ class CommandLine:
     environ: Mapping[str, str | None] = field(default_factory=dict)
 
     def type(self, *words: object, input: bytes | None = None, **environ: str | None) -> Result:  # noqa: A002
-        return CliRunner().invoke(bus, [str(word) for word in words], input=input, env={**self.environ, **environ})
+        hooks = threading.excepthook, sys.unraisablehook
+        try:
+            return CliRunner().invoke(bus, [str(word) for word in words], input=input, env={**self.environ, **environ})
+        finally:  # a command that is a process of the bus takes them until it ends
+            threading.excepthook, sys.unraisablehook = hooks
+            logging.captureWarnings(False)
 
     def json(self, *words: object, exit_code: int = 0) -> Any:
         """What the command prints as JSON."""

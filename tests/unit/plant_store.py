@@ -72,8 +72,13 @@ def confirmation(project: Project, order_number: str, id: str) -> Envelope:  # n
 
 def make_plant_store(path: Path) -> None:
     """Record the day in a new SQLite store."""
+    record_the_day(f"sqlite:///{path}")
+
+
+def record_the_day(store_url: str) -> None:
+    """Record the day in an empty database."""
     project = load_project(ROOT)
-    database = Database(f"sqlite:///{path}")
+    database = Database(store_url)
     upgrade(database)
     store = SqlStore(database)
     refusal = PermanentFailure("target.422", "MATERIAL_UNKNOWN: material FG-PASTE-A1 is not known here")
