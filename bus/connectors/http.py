@@ -209,7 +209,8 @@ def _read_reply(response: httpx.Response, secrets: Masking, progress: Progress, 
     if not flaw and response.headers.get("content-encoding", "identity") != "identity":
         flaw, flaw_detail = "outcome.unreadable-answer", "the answer is compressed although we asked for none of it"
     read = secrets.octets(bytes(body))[:ANSWER_LIMIT]
-    reason = secrets.text(response.reason_phrase)
+    # As it came: httpx leaves out what is not ASCII, and what is left of a login would not be known any more.
+    reason = secrets.octets(response.extensions.get("reason_phrase", b"")).decode("latin-1")
     headers = _masked_headers(response.headers, secrets)
     return Reply(
         status=response.status_code,

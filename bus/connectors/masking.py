@@ -48,6 +48,7 @@ def _pattern(secret: str) -> bytes:
     spelled = (b"".join(_letter(letter, escaped) for letter in secret) for escaped in _ESCAPED)
     first = {ord(b"%"), ord(b"&"), ord(b"\\"), ord(b"+"), 0, *secret[0].encode("utf-8", "surrogatepass")}
     first |= {ord(secret[0]) % 256, ord(secret[0]) >> 8 & 255}
+    first |= {octet for misread in _misread(secret[0]) for octet in misread.encode()}
     # Looked at first, which makes the search several times as fast.
     begins = b"(?=[" + b"".join(b"\\x%02x" % octet for octet in sorted(first)) + b"])"
     if ord(secret[0]) > 0xFFFF:
@@ -56,7 +57,19 @@ def _pattern(secret: str) -> bytes:
 
 
 def _letter(letter: str, escaped: int) -> bytes:
-    return b"(?:" + b"|".join(dict.fromkeys(_spellings(letter, escaped))) + b")"
+    spellings = [*_spellings(letter, escaped)]
+    if misread := _misread(letter):
+        spellings.append(b"".join(_either(_spellings(each, escaped)) for each in misread))
+    return _either(spellings)
+
+
+def _either(patterns: Iterable[bytes]) -> bytes:
+    return b"(?:" + b"|".join(dict.fromkeys(patterns)) + b")"
+
+
+def _misread(letter: str) -> str:
+    """What a server makes of a letter beyond ASCII that takes our UTF-8 for Latin-1, as many do with headers."""
+    return "" if letter.isascii() else letter.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def _spellings(letter: str, escaped: int) -> Iterator[bytes]:

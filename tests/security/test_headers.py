@@ -13,7 +13,7 @@ from bus.connectors.http import HttpConnector
 from bus.connectors.http_credentials import bearer
 from bus.errors import EndpointDown, MessageInvalid, MessageRefused
 from bus.model.secret import Secret
-from tests.conformance.scripted_server import ScriptedServer
+from tests.conformance.scripted_server import Raw, ScriptedServer
 from tests.security.hostile import obeyed
 from tests.unit.test_envelope import opened
 
@@ -91,3 +91,15 @@ def test_a_token_that_no_header_takes_holds_the_endpoint_and_kills_no_message(
     assert "file:secrets/token" in str(caught.value)
     assert token.strip() not in str(caught.value)
     assert server.received("POST") == []
+
+
+@pytest.mark.parametrize("token", ["first-token", "t\u00f6k\u00e9n-of-the-mes", "token-\u20ac\u20ac"])
+def test_a_token_that_the_target_repeats_in_its_status_line_is_masked(server: ScriptedServer, token: str) -> None:
+    server.play("POST", Raw(b"HTTP/1.1 400 no " + token.encode() + b" here\r\nContent-Length: 0\r\n\r\n"))
+    line = connector(server, token)
+
+    reply = line.post("/", b"{}", headers={}, deadline=line.deadline())
+
+    line.close()
+    assert reply.reason == "no *** here"
+    assert reply.exchange.received.startswith(b"HTTP/1.1 400 no *** here\r\n")

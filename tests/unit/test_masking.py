@@ -33,6 +33,8 @@ SPELLINGS = {
     "XML": escape(SECRET),
     "XML by numbers": "".join(f"&#{ord(letter)};" for letter in SECRET),
     "Python": repr(SECRET.encode()),
+    "UTF-8 taken for Latin-1": SECRET.encode().decode("latin-1"),
+    "UTF-8 taken for Latin-1, in JSON": json.dumps(SECRET.encode().decode("latin-1")),
 }
 
 
