@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from bus.broker.address import read_addresses
 from bus.broker.node import PrivateNode
 from bus.broker.passwords import hash_password
 from bus.connectors.amqp import AmqpAdapter
@@ -93,23 +94,36 @@ def broker_url(project: Project) -> str:
 
 
 def _with_login(url: str, project: Project) -> str:
-    """The URL of one node, with the engine's user and password where it names none."""
+    """The URL of one node, with the engine's user and password where it names none; its files as absolute paths."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return url  # read_addresses says what is wrong, without the password
-    if parts.password is not None or not project.settings.password:
-        return url
+    parts = parts._replace(query=_with_absolute_files(parts.query, project.root))
+    options = parse_qs(parts.query)
+    if parts.password is not None or not (project.settings.password or "auth_mechanism" in options):
+        return urlunsplit(parts)
+    user, host = parts.username or ENGINE, parts.netloc.rpartition("@")[2]
+    if options.get("auth_mechanism") == ["external"]:  # the certificate logs in
+        return urlunsplit(parts._replace(netloc=f"{user}@{host}"))
     password = quote(resolve_secret(project.settings.password, root=project.root).reveal(), safe="")
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ENGINE}:{password}@{host}"))
+    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{host}"))
+
+
+def _with_absolute_files(query: str, root: Path) -> str:
+    """Files of certificates and keys are relative to the project, like those of secrets."""
+    given = parse_qsl(query, keep_blank_values=True)
+    names = ("cacertfile", "certfile", "keyfile")
+    return urlencode([(name, str(root / value) if name in names and value else value) for name, value in given])
 
 
 def management_url(project: Project) -> str:
     """The management API with the login of an administrator; empty where none is configured."""
     if project.settings.broker == PRIVATE:
         return ""
-    return revealed(project.settings.management, root=project.root)
+    url = revealed(project.settings.management, root=project.root)
+    address, mark, query = url.partition("?")
+    return f"{address}{mark}{_with_absolute_files(query, project.root)}"
 
 
 def _node_file(project: Project) -> Path:
@@ -179,7 +193,7 @@ def hint_broker(project: Project, telemetry: Telemetry, concurrency: Mapping[str
     topology = topology_of(project)
     arguments = {queue.name: queue.arguments for queue in topology.queues if queue.name in project.catalogue.queues}
     return HintBroker(
-        broker_url(project).split(";"), queue_arguments=arguments, concurrency=concurrency, telemetry=telemetry
+        read_addresses(broker_url(project)), queue_arguments=arguments, concurrency=concurrency, telemetry=telemetry
     )
 
 

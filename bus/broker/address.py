@@ -10,10 +10,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from bus.errors import ConfigurationError
 from bus.model.shown_url import shown_url
+from bus.tls import TlsFiles, client_context, is_loopback
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _NEXT_NODE = re.compile(r";\s*(?=amqps?://)")
 _OPTIONS = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
+_OF_TLS = (*_OPTIONS, "server_name_indication", "verify")
+_MECHANISMS = ("plain", "external")
 _EXAMPLE = "amqp://user:password@host:5672/vhost"
 
 
@@ -28,11 +31,34 @@ class BrokerAddress:
     vhost: str
     tls: dict[str, Any] | None
     """Options of py-amqp's TLS transport; None: no TLS."""
+    is_external: bool = False
+    """The client certificate is the login (SASL EXTERNAL); `user` is who it makes us."""
 
     @property
     def server(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def server_name(self) -> str:
+        """The name the server's certificate must bear."""
+        return str(self.tls["server_hostname"]) if self.tls else self.host
+
+    @property
+    def is_unencrypted(self) -> bool:
+        """Whether everything goes over a network as it is."""
+        return self.tls is None and not is_loopback(self.host)
+
+    def context(self) -> ssl.SSLContext | None:
+        """The TLS context of this node, its files read now; None: no TLS.
+
+        Raises:
+            ConfigurationError: which file is wrong, and how.
+        """
+        if self.tls is None:
+            return None
+        ca_file, certificate, key = (self.tls.get(name, "") for name in _OPTIONS.values())
+        return client_context(TlsFiles(ca_file=ca_file, certificate=certificate, key=key))
 
     def __str__(self) -> str:
         return f"{'amqps' if self.tls else 'amqp'}://{self.user}:***@{self.server}/{self.vhost}"
@@ -47,7 +73,7 @@ def read_addresses(url: str) -> tuple[BrokerAddress, ...]:
     """The nodes of a URL, several separated by `;` and tried in turn. A `;` in a password is written %3B.
 
     `amqps://` checks the server's certificate and its host name; query options as in RabbitMQ's URI specification:
-    `cacertfile`, `certfile`, `keyfile`, `server_name_indication`.
+    `cacertfile`, `certfile`, `keyfile`, `server_name_indication`; `auth_mechanism=external`: the certificate logs in.
 
     Raises:
         ConfigurationError: what is wrong with which URL, without its password.
@@ -73,23 +99,43 @@ def _read(url: str, shown: str) -> BrokerAddress:
     if parts.scheme not in _PORTS or not parts.hostname or not parts.username:
         raise ConfigurationError(f"broker URL {shown}: {_EXAMPLE} (or amqps://…) is expected")
     host = unquote(parts.hostname)
+    given = _options(shown, parts.scheme, parts.query)
     return BrokerAddress(
         host=host,
         port=port or _PORTS[parts.scheme],
         user=unquote(parts.username),
         password=unquote(parts.password or ""),
         vhost=unquote(parts.path[1:]) or "/",
-        tls=_tls(shown, host, parts.query) if parts.scheme == "amqps" else None,
+        tls=_tls(host, given) if parts.scheme == "amqps" else None,
+        is_external=given.get("auth_mechanism") == "external",
     )
 
 
-def _tls(shown: str, host: str, query: str) -> dict[str, Any]:
-    given = {name: values[-1] for name, values in parse_qs(query).items()}
+def _options(shown: str, scheme: str, query: str) -> dict[str, str]:
+    """The query's options; a misspelled one must not leave out a check unnoticed."""
+    given = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    if unknown := sorted(set(given) - {*_OF_TLS, "auth_mechanism"}):
+        raise ConfigurationError(
+            f"broker URL {shown}: unknown option {', '.join(map(repr, unknown))}; "
+            f"known: {', '.join((*_OF_TLS, 'auth_mechanism'))}"
+        )
     if given.get("verify", "verify_peer") != "verify_peer":
         raise ConfigurationError(
             f"broker URL {shown}: certificates are always checked; name your own authority with cacertfile="
         )
-    options: dict[str, Any] = {target: given[name] for name, target in _OPTIONS.items() if name in given}
+    if scheme != "amqps" and (useless := sorted(set(given) & set(_OF_TLS))):
+        raise ConfigurationError(f"broker URL {shown}: {', '.join(useless)} without TLS; amqps:// speaks it")
+    if (mechanism := given.get("auth_mechanism", "plain")) not in _MECHANISMS:
+        raise ConfigurationError(f"broker URL {shown}: auth_mechanism is one of {', '.join(_MECHANISMS)}")
+    if mechanism == "external" and not given.get("certfile"):
+        raise ConfigurationError(
+            f"broker URL {shown}: auth_mechanism=external logs in with a certificate: amqps://, certfile= and keyfile="
+        )
+    return given
+
+
+def _tls(host: str, given: dict[str, str]) -> dict[str, Any]:
+    options: dict[str, Any] = {target: given[name] for name, target in _OPTIONS.items() if given.get(name)}
     # py-amqp checks the host name only where it is told one, and kombu keeps the first one over a failover.
     options["server_hostname"] = given.get("server_name_indication", host)
     options["cert_reqs"] = ssl.CERT_REQUIRED

@@ -12,7 +12,8 @@ from kombu.transport.pyamqp import Connection
 
 from bus.broker.address import BrokerAddress
 from bus.broker.frames import tolerant_frame_handler
-from bus.errors import BrokerUnavailable
+from bus.errors import BrokerUnavailable, ConfigurationError
+from bus.tls import tls_trouble
 
 HEARTBEAT = timedelta(seconds=30)
 CONNECT_LIMIT = timedelta(seconds=5)
@@ -40,7 +41,10 @@ def connect(
     for address in addresses:
         connection = _connection(address, name=name, limit=limit, on_blocked=on_blocked, on_unblocked=on_unblocked)
         try:
+            address.context()  # says which file is wrong; py-amqp would say that something is
             connection.connect()
+        except ConfigurationError as error:
+            answers.append(f"{address} is not called: {error}")
         except LOST as error:
             connection.collect()
             answers.append(_answer(address, error))
@@ -74,7 +78,7 @@ def _connection(address: BrokerAddress, *, name: str, limit: timedelta, on_block
         host=address.server,
         userid=address.user,
         password=address.password,
-        login_method="PLAIN",
+        login_method="EXTERNAL" if address.is_external else "PLAIN",
         virtual_host=address.vhost,
         ssl=dict(address.tls) if address.tls else False,
         connect_timeout=max(limit.total_seconds(), 0.001),
@@ -91,6 +95,18 @@ def _connection(address: BrokerAddress, *, name: str, limit: timedelta, on_block
 
 
 def _answer(address: BrokerAddress, error: Exception) -> str:
+    if address.tls and (trouble := tls_trouble(error, option="cacertfile=", own="certfile= and keyfile=")):
+        return f"{address}: {trouble}"
+    if address.is_external and isinstance(error, AccessRefused):
+        return (
+            f"{address} refused our certificate as a login: the name in it must be a user's there "
+            "(ssl_cert_login_from), perhaps made by `bus topology apply`"
+        )
+    if address.is_external and "auth mechanism" in str(error):
+        return (
+            f"{address} takes no certificate as a login: switch on its plugin rabbitmq_auth_mechanism_ssl and "
+            "the mechanism EXTERNAL"
+        )
     if isinstance(error, AccessRefused):
         return f"{address} refused user {address.user!r}: check its password, or run `bus topology apply`"
     if isinstance(error, NotAllowed):

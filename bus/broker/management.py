@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import httpx
 
@@ -13,6 +13,7 @@ from bus.broker.differences import Comparison, Difference
 from bus.broker.passwords import HASHING_ALGORITHM, hash_password
 from bus.errors import BrokerUnavailable, ConfigurationError
 from bus.model.topology import OUT, Topology, User
+from bus.tls import TlsFiles, client_context, tls_trouble
 
 _EXPECTED = "management URL: http://host:15672 (or https://…) is expected"
 _APPLY = "run `bus topology apply`"
@@ -20,7 +21,10 @@ _UNCHECKED = ("passwords: the broker keeps only their hashes",)
 
 
 class Management:
-    """One administrator's access to one vhost. `url` is `http://host:15672`; user and password may stand in it."""
+    """One administrator's access to one vhost. `url` is `http://host:15672`; user and password may stand in it.
+
+    `https://` checks certificate and host name; `cacertfile`, `certfile` and `keyfile` in its query as in AMQP's URLs.
+    """
 
     def __init__(self, url: str, *, vhost: str, user: str = "", password: str = "") -> None:
         try:
@@ -30,6 +34,11 @@ class Management:
             raise ConfigurationError(_EXPECTED) from None
         if parts.scheme not in ("http", "https") or not parts.hostname or login.host not in parts.netloc:
             raise ConfigurationError(_EXPECTED)
+        given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if unknown := sorted(set(given) - {"cacertfile", "certfile", "keyfile"}):
+            raise ConfigurationError(
+                f"management URL: unknown option {', '.join(map(repr, unknown))}; known: cacertfile, certfile, keyfile"
+            )
         host = parts.netloc.rpartition("@")[2]
         self._shown = urlunsplit((parts.scheme, host, "", "", ""))
         self._vhost = quote(vhost, safe="")
@@ -38,6 +47,13 @@ class Management:
             auth=(user or login.username, password or login.password),
             timeout=10,
             trust_env=False,
+            verify=client_context(
+                TlsFiles(
+                    ca_file=given.get("cacertfile", ""),
+                    certificate=given.get("certfile", ""),
+                    key=given.get("keyfile", ""),
+                )
+            ),
         )
 
     def close(self) -> None:
@@ -166,6 +182,9 @@ class Management:
         try:
             answer = self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
+            is_tls = self._shown.startswith("https:")
+            if is_tls and (trouble := tls_trouble(error, option="cacertfile=", own="certfile= and keyfile=")):
+                raise BrokerUnavailable(f"the management API at {self._shown}: {trouble}") from error
             raise BrokerUnavailable(
                 f"the management API at {self._shown} cannot be reached ({error or type(error).__name__}): "
                 "enable it with `rabbitmq-plugins enable rabbitmq_management`, or correct the URL"

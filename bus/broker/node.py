@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -42,13 +42,24 @@ class PrivateNode:
 
     `definitions` are RabbitMQ's own (users with `password_hash`, vhosts, permissions, topology); they are loaded at
     every boot, after the plugins, and keep RabbitMQ from creating its user guest. Data stay in the folder between
-    starts. One owner per folder, Linux only, not for use from several threads at once.
+    starts. One owner per folder, Linux only, not for use from several threads at once. `plugins` and `configuration`:
+    further ones, and further lines of rabbitmq.conf (a listener for TLS, say).
     """
 
-    def __init__(self, folder: Path | str, *, definitions: Mapping[str, Any], management: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        definitions: Mapping[str, Any],
+        management: bool = False,
+        plugins: Sequence[str] = (),
+        configuration: Sequence[str] = (),
+    ) -> None:
         self.folder = Path(folder).resolve()
         self._definitions = definitions
         self._management = management
+        self._plugins = plugins
+        self._configuration = configuration
         self._installation: Installation | None = None
         self._lock: int | None = None
         self._ports: Ports | None = None
@@ -195,7 +206,12 @@ class PrivateNode:
         assert self._installation is not None
         assert self._epmd is not None
         write_node_files(
-            self.folder, ports=self._ports_in_use(), definitions=self._definitions, management=self._management
+            self.folder,
+            ports=self._ports_in_use(),
+            definitions=self._definitions,
+            management=self._management,
+            plugins=self._plugins,
+            configuration=self._configuration,
         )
         with open(self.log_path, "wb", opener=open_private) as log_file:
             self._node = subprocess.Popen(  # noqa: S603 - the server of the installation found

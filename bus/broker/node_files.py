@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,23 @@ class Ports:
     epmd: int
 
 
-def write_node_files(folder: Path, *, ports: Ports, definitions: Mapping[str, Any], management: bool) -> None:
+def write_node_files(
+    folder: Path,
+    *,
+    ports: Ports,
+    definitions: Mapping[str, Any],
+    management: bool,
+    plugins: Sequence[str] = (),
+    configuration: Sequence[str] = (),
+) -> None:
     """Write everything the node reads; folders are 0700 and files 0600, the cookie is kept from the first start on."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    plugins = ["rabbitmq_consistent_hash_exchange", *(["rabbitmq_management"] if management else [])]
-    _write_private(folder / "enabled_plugins", f"[{','.join(plugins)}].\n")
+    enabled = ["rabbitmq_consistent_hash_exchange", *(["rabbitmq_management"] if management else []), *plugins]
+    _write_private(folder / "enabled_plugins", f"[{','.join(enabled)}].\n")
     _write_private(folder / "definitions.json", json.dumps(dict(definitions), indent=1))
-    _write_private(folder / "rabbitmq.conf", _configuration(folder, ports, management=management))
+    lines = [*_configuration(folder, ports, management=management), *configuration]
+    _write_private(folder / "rabbitmq.conf", "\n".join(lines) + "\n")
     _keep_cookie(folder / ".erlang.cookie")
 
 
@@ -70,7 +79,7 @@ def node_environment(folder: Path, *, ports: Ports) -> dict[str, str]:
     }
 
 
-def _configuration(folder: Path, ports: Ports, *, management: bool) -> str:
+def _configuration(folder: Path, ports: Ports, *, management: bool) -> list[str]:
     lines = [
         f"listeners.tcp.local = {LOOPBACK}:{ports.amqp}",
         f"load_definitions = {folder}/definitions.json",
@@ -80,7 +89,7 @@ def _configuration(folder: Path, ports: Ports, *, management: bool) -> str:
     ]
     if management:
         lines += [f"management.tcp.ip = {LOOPBACK}", f"management.tcp.port = {ports.management}"]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def open_private(path: str, flags: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from rich.text import Text
@@ -16,6 +17,9 @@ from bus.cli.store import NOT_FOR_REGULATED_USE
 from bus.cli.texts import counted, duration, plain
 from bus.errors import BusError, SecretUnavailable
 from bus.model.shown_url import shown_url
+
+if TYPE_CHECKING:
+    from bus.broker.address import BrokerAddress
 
 SKEW = timedelta(seconds=2)
 """Difference between this machine's clock and the store's that is worth a word."""
@@ -92,11 +96,15 @@ def _endpoints(work: Desk) -> Iterator[Finding]:
 
 
 def _store(work: Desk) -> Iterator[Finding]:
+    from bus.store.postgresql_tls import is_unencrypted
+
     database = work.database
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
     yield Finding("store", "ok", f"{kind} at {shown_url(database.url.render_as_string(hide_password=False))}")
     if database.is_sqlite:
         yield Finding("store", "note", NOT_FOR_REGULATED_USE)
+    elif is_unencrypted(database.url):
+        yield Finding("store", "note", "everything goes to the store as it is: sslmode=verify-full in its address")
 
 
 def _migrations(work: Desk) -> Iterator[Finding]:
@@ -130,8 +138,18 @@ def _broker(work: Desk) -> Iterator[Finding]:
     try:
         properties = connection.server_properties
         yield Finding("broker", "ok", f"{properties.get('product')} {properties.get('version')} at {addresses[0]}")
+        yield _tls_of_broker(connection, addresses)
     finally:
         connection.collect()
+
+
+def _tls_of_broker(connection: Any, addresses: Sequence[BrokerAddress]) -> Finding:
+    if any(address.is_unencrypted for address in addresses):
+        return Finding("tls", "note", "passwords and messages go to the broker as they are; amqps:// speaks TLS")
+    version = getattr(connection.transport.sock, "version", str)()
+    if not version:
+        return Finding("tls", "ok", "the broker is on this machine: no TLS is needed")
+    return Finding("tls", "ok", f"{version} with the broker, its certificate and name are checked")
 
 
 def _rights(work: Desk) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from bus.errors import ConfigurationError, DeliveryFailure, EndpointDown, Exchan
 from bus.model.envelope import routing_key_of, to_properties
 from bus.model.system import Endpoint
 from bus.ports import Answer, Parcel
+from bus.tls import TlsFiles
 
 EXCHANGE = "bus.out"
 PORTS = {"amqp": 5672, "amqps": 5671}
@@ -182,7 +183,9 @@ def _target_source(endpoint: Endpoint, options: Options, secret: SecretSource) -
 
 
 def _read_targets(urls: str, *, endpoint: Endpoint, ca_file: str) -> Sequence[Target]:
-    """The nodes of a broker, separated by `;`. Of their queries `cacertfile` is read, as RabbitMQ's URIs have it.
+    """The nodes of a broker, separated by `;`.
+
+    Of their queries `cacertfile`, `certfile`, `keyfile` and `auth_mechanism` are read, as RabbitMQ's URIs have them.
 
     Raises:
         ConfigurationError: one is no AMQP URL; the text never quotes it, it may bear a password.
@@ -205,6 +208,7 @@ def _read_target(url: str, *, endpoint: Endpoint, ca_file: str) -> Target:
         raise ConfigurationError(expected)
     if is_link_local(parts.hostname):
         raise ConfigurationError(f"endpoint {endpoint.name!r}: {parts.hostname} is link-local; it is not called")
+    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     return Target(
         host=parts.hostname,
         port=port or PORTS[parts.scheme],
@@ -212,6 +216,11 @@ def _read_target(url: str, *, endpoint: Endpoint, ca_file: str) -> Target:
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
         tls=parts.scheme == "amqps",
-        ca_file=ca_file or parse_qs(parts.query).get("cacertfile", [""])[-1],
+        files=TlsFiles(
+            ca_file=ca_file or given.get("cacertfile", ""),
+            certificate=given.get("certfile", ""),
+            key=given.get("keyfile", ""),
+        ),
+        is_external=given.get("auth_mechanism") == "external",
         name=f"plantbus endpoint {endpoint.name}",
     )

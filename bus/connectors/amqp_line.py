@@ -17,6 +17,7 @@ from bus.connectors.addresses import cause_of_no_connection, permitted_addresses
 from bus.connectors.deadline import Deadline
 from bus.connectors.masking import Masking, masking
 from bus.errors import (
+    ConfigurationError,
     DeliveryFailure,
     EndpointDown,
     Exchange,
@@ -24,6 +25,7 @@ from bus.errors import (
     PermanentFailure,
     TransientFailure,
 )
+from bus.tls import TlsFiles, client_context, tls_trouble
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for the connection, and for each step of the login."""
@@ -48,7 +50,9 @@ class Target:
     user: str
     password: str = field(repr=False)
     tls: bool
-    ca_file: str
+    files: TlsFiles = TlsFiles()
+    is_external: bool = False
+    """Our certificate is the login (SASL EXTERNAL)."""
     name: str
     """What the broker's own tools show."""
 
@@ -113,6 +117,11 @@ class Line:
             addresses = permitted_addresses(target.host, target.port)
         except (OSError, UnicodeError) as error:
             raise EndpointDown(cause_of_no_connection(error), str(error)) from error
+        try:
+            if target.tls:
+                client_context(target.files)  # says which file is wrong; py-amqp would say that something is
+        except ConfigurationError as error:
+            raise EndpointDown("endpoint.tls", str(error)) from error
         failure = EndpointDown("endpoint.connect-timeout", "no time left to connect")
         for address in addresses:
             if not deadline.remaining:
@@ -259,7 +268,7 @@ def _connected(target: Target, address: str, deadline: Deadline) -> Any:
         host=f"[{address}]:{target.port}" if ":" in address else f"{address}:{target.port}",
         userid=target.user,
         password=target.password,
-        login_method="PLAIN",
+        login_method="EXTERNAL" if target.is_external else "PLAIN",
         virtual_host=target.vhost,
         ssl=_tls(target) if target.tls else False,
         connect_timeout=seconds,
@@ -285,7 +294,9 @@ def _tls(target: Target) -> dict[str, Any]:
         "cert_reqs": ssl.CERT_REQUIRED,
         "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
     }
-    return options | ({"ca_certs": target.ca_file} if target.ca_file else {})
+    files = target.files
+    named = {"ca_certs": files.ca_file, "certfile": files.certificate, "keyfile": files.key}
+    return options | {name: path for name, path in named.items() if path}
 
 
 def _no_connection(target: Target, error: Exception) -> EndpointDown:
@@ -295,6 +306,8 @@ def _no_connection(target: Target, error: Exception) -> EndpointDown:
         return EndpointDown("endpoint.credentials-refused", f"no vhost {target.vhost!r} for user {target.user!r}")
     if isinstance(error, AMQPError):
         return EndpointDown("endpoint.broker-closed", _text_of(error, target.secrets))
+    if target.tls and (trouble := tls_trouble(error, option="ca_file", own="certfile= and keyfile= of its URL")):
+        return EndpointDown("endpoint.tls", target.secrets.text(trouble))
     return EndpointDown(cause_of_no_connection(error), _text_of(error, target.secrets))
 
 

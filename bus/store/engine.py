@@ -30,6 +30,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from bus.errors import BusError, ConfigurationError, DataRefused, StoreConflict, StoreRefuses, StoreUnavailable
 from bus.model.shown_url import shown_url
 from bus.store.clock import teach_the_clock
+from bus.store.postgresql_tls import remedied, with_checked_tls
 
 _RETRY_STATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _LIMIT_EXCEEDED = "54"  # class of SQLSTATE: a value longer than an index takes
@@ -172,7 +173,7 @@ def _checked_url(address: str) -> URL:
             raise ConfigurationError(
                 f"store: host or port of {shown_url(address)!r} cannot be read; an @ in a password is written %40"
             )
-        return url.set(drivername="postgresql+psycopg")
+        return with_checked_tls(url).set(drivername="postgresql+psycopg")
     raise ConfigurationError(f"store: {url.get_backend_name()!r} is not supported; sqlite:///… or postgresql://…")
 
 
@@ -324,7 +325,7 @@ def _meaning(error: DBAPIError) -> BusError:
     else:
         lasts = bool(state) and not state.startswith(_AWAY)
     if not lasts:
-        return StoreUnavailable(f"store: {line}")
+        return StoreUnavailable(f"store: {remedied(line)}")
     return StoreRefuses(f"store: {line}; it will be refused again: look at its user's rights, and at bus doctor")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
+import pika
 from dramatiq import Message
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.middleware import Retries
@@ -14,7 +15,7 @@ from dramatiq.middleware import Retries
 from bus.errors import BusError, ConfigurationError, PublishError
 from bus.ports import Telemetry
 from bus.workers import wire
-from bus.workers.connection import tune
+from bus.workers.connection import Node, parameters_of, tune
 from bus.workers.consumer import HintConsumer
 from bus.workers.publisher import CONFIRM_LIMIT, HintPublisher
 from bus.workers.slots import Slots
@@ -23,8 +24,8 @@ from bus.workers.slots import Slots
 class HintBroker(RabbitmqBroker):
     """Carries hints to the workers of this process and from every process; one per process, thread-safe.
 
-    `url` is one AMQP URL or several to try in turn. `queue_arguments` are the arguments of every queue that may be
-    consumed, `concurrency` how many hints of a queue this process runs at once (publishing needs neither).
+    `url` is one AMQP URL or several nodes to try in turn. `queue_arguments` are the arguments of every queue that may
+    be consumed, `concurrency` how many hints of a queue this process runs at once (publishing needs neither).
 
     Middleware is Retries alone, with no retry: without it Dramatiq 2.2.1 marks failures done. AgeLimit drops messages,
     Callbacks and Pipelines run actors that a message names, TimeLimit and ShutdownNotifications raise exceptions inside
@@ -33,7 +34,7 @@ class HintBroker(RabbitmqBroker):
 
     def __init__(
         self,
-        url: str | Sequence[str],
+        url: str | Sequence[str | Node],
         *,
         queue_arguments: Mapping[str, Mapping[str, object]],
         concurrency: Mapping[str, int],
@@ -43,12 +44,11 @@ class HintBroker(RabbitmqBroker):
         _check(concurrency, queue_arguments)
         # pika writes a traceback for every refused connection; what becomes of it is an event or an error of ours.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
-        super().__init__(
-            url=[url] if isinstance(url, str) else list(url),
-            confirm_delivery=True,
-            middleware=[Retries(max_retries=0)],
-        )
-        self.parameters = [tune(each) for each in self.parameters]
+        super().__init__(url=[], confirm_delivery=True, middleware=[Retries(max_retries=0)])
+        nodes = [url] if isinstance(url, str) else url
+        self.parameters = [
+            tune(pika.URLParameters(node) if isinstance(node, str) else parameters_of(node)) for node in nodes
+        ]
         self.concurrency = dict(concurrency)
         self._queue_arguments = queue_arguments
         self._slots = {queue: Slots(limit) for queue, limit in concurrency.items()}

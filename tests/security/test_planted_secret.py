@@ -170,7 +170,7 @@ class Planted:
 
     def states(self) -> dict[str, str]:
         with self.database.read() as connection:
-            return dict(connection.execute(select(t.delivery.c.destination, t.delivery.c.state)).all())  # type: ignore[arg-type]  # rows of two texts
+            return dict(connection.execute(select(t.delivery.c.destination, t.delivery.c.state)).all())
 
     def endpoints_down(self) -> set[str]:
         with self.database.read() as connection:
