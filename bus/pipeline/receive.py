@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bus.crash_points import crash_point
@@ -60,9 +60,8 @@ def receive(
     queues: set[str] = set()
     survived = set() if survived is None else survived
     for batch in _batches(envelopes):
-        items = [_open(envelope, store, catalogue, max_bytes, survived, message_class) for envelope in batch]
+        items = [_open_noted(envelope, store, catalogue, max_bytes, survived, message_class) for envelope in batch]
         digests = [_opening_digest(envelope) for envelope in batch if envelope.redelivered]
-        survived.update(digests)
         crash_point("receive.after_open", holding=len(batch))
         queues |= _keep(items, digests, store=store, catalogue=catalogue, telemetry=telemetry)
         crash_point("receive.after_commit", holding=len(batch))
@@ -90,19 +89,33 @@ def _opening_digest(envelope: Envelope) -> bytes:
     return digest_of(envelope.routing_key, message_id, envelope.body)
 
 
-def _open(
+def _open_noted(
     envelope: Envelope,
     store: MessageStore,
     catalogue: Catalogue,
     max_bytes: int,
-    survived: Collection[bytes],
+    survived: set[bytes],
     message_class: MessageClass | None,
 ) -> _Item:
-    # A message whose opening ended this process comes back redelivered: what is noted before survives.
-    if _is_suspect(envelope, survived) and store.note_opening(_opening_digest(envelope)) >= MAX_OPENINGS:
+    """Open it; what comes back redelivered, because its opening may have ended a process, is noted before."""
+    digest = _opening_digest(envelope) if envelope.redelivered else None
+    if digest is None or digest in survived:
+        return _open(envelope, catalogue, max_bytes, message_class)
+    openings = store.note_opening(digest)
+    if openings >= MAX_OPENINGS:
         return _receipt(
             envelope, ReceiptKind.INVALID, "reader.killed", f"opening it ended the process {MAX_OPENINGS} times"
         )
+    item = _open(envelope, catalogue, max_bytes, message_class)
+    survived.add(digest)
+    if openings:
+        # It was not the opening that ended a process. A first note may stay until the commit: one alone blames nobody.
+        with store.transaction() as transaction:
+            transaction.forget_openings([digest])
+    return item
+
+
+def _open(envelope: Envelope, catalogue: Catalogue, max_bytes: int, message_class: MessageClass | None) -> _Item:
     try:
         opened = open_envelope(
             envelope,
@@ -119,10 +132,6 @@ def _open(
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a receipt records it; the reader must live
         return _receipt(envelope, ReceiptKind.INVALID, "reader.raised", f"{type(error).__name__}: {error}")
     return _Candidate(envelope, opened, catalogue.routes.select(opened))
-
-
-def _is_suspect(envelope: Envelope, survived: Collection[bytes]) -> bool:
-    return envelope.redelivered and _opening_digest(envelope) not in survived
 
 
 def _receipt(envelope: Envelope, kind: ReceiptKind, cause: str, detail: str) -> Receipt:

@@ -57,6 +57,8 @@ class Shift:
     """Deliveries claimed at once at the most."""
     claims: set[str] = field(default_factory=set)
     """Tokens of the claims being worked on; `tend` gives back what the store holds under any other."""
+    broken: set[str] = field(default_factory=set)
+    """Tokens of claims whose work ended with an error, until `tend` gave back what is left of them."""
 
     @property
     def actor(self) -> Actor:
@@ -72,11 +74,15 @@ class Shift:
         self.claims.add(token)  # before the claim: its answer may be lost after the store committed it
         try:
             if trial:
-                yield self.store.claim_trial(queue, worker=self.worker, token=token)
+                claimed = self.store.claim_trial(queue, worker=self.worker, token=token)
             else:
-                yield self.store.claim(
-                    queue, worker=self.worker, token=token, limit=min(limit or self.batch, self.batch)
-                )
+                at_most = min(limit or self.batch, self.batch)
+                claimed = self.store.claim(queue, worker=self.worker, token=token, limit=at_most)
+            try:
+                yield claimed
+            except BaseException:
+                self.broken.add(token)
+                raise
         finally:
             self.claims.discard(token)
 
@@ -98,12 +104,16 @@ class Shift:
 
     def tend(self) -> None:
         """Give back what the store holds for this worker and nobody works on: a claim whose answer was lost, a batch
-        that ended with an error. Called with every beat of the heart."""
+        that ended with an error. Only the latter is held against its deliveries. Called with every beat of the heart.
+        """
+        broken = self.broken - self.claims
         held = self.store.claims_of(self.worker)
         lost = held - self.claims  # compared after the look: a claim made meanwhile is worked on, and not held yet
-        if lost:
-            actor = Actor(name=self.worker, reason="claimed, and not worked on")
-            self.wake(self.store.bury_worker(self.worker, actor=actor, claims=lost))
+        actor = Actor(name=self.worker, reason="claimed, and not worked on")
+        for claims, died in ((lost - self.broken, False), (lost & self.broken, True)):
+            if claims:
+                self.wake(self.store.bury_worker(self.worker, actor=actor, claims=claims, died=died))
+        self.broken -= broken
 
     def settle(self, ended: Sequence[Ended], *, queue: str = "") -> bool:
         """Store the outcomes, then wake whoever else has work now; returns whether this queue has."""

@@ -21,7 +21,7 @@ from bus.ports import Answer, Claimed, Finding, Parcel
 from bus.store import tables as t
 from bus.store.sqlstore import SqlStore
 from bus.testing import RecordedTelemetry, ScriptedEndpoint
-from tests.conformance.books import states
+from tests.conformance.books import rows, states
 from tests.conformance.stages import PLAIN, SEND, TEST, a_bus, claim, end, keep_steps
 from tests.small_project import SOON, TO_BUS, a_native_step, a_step, steps_of
 
@@ -47,7 +47,9 @@ def test_a_finding_about_an_older_doubt_settles_nothing(store: SqlStore) -> None
     assert states(store) == [State.IN_DOUBT]
 
 
-def test_a_claim_whose_answer_was_lost_is_given_back(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_whose_answer_was_lost_is_given_back_and_held_against_no_delivery(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keep_steps(store, "1", "2")
     bus = a_bus(store, PLAIN)
     real = store.claim
@@ -64,6 +66,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back(store: SqlStore, monkeypatc
     bus.shift.tend()
 
     assert states(store) == [State.READY, State.READY]
+    assert [row.deaths for row in rows(store, t.delivery)] == [0, 0]
 
 
 def test_a_batch_that_ended_with_an_error_is_given_back(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +83,7 @@ def test_a_batch_that_ended_with_an_error_is_given_back(store: SqlStore, monkeyp
     bus.shift.tend()
 
     assert states(store) == [State.READY]
+    assert [row.deaths for row in rows(store, t.delivery)] == [1]
 
 
 def test_what_is_being_worked_on_is_left_alone(store: SqlStore) -> None:

@@ -10,9 +10,12 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import select
 
+from bus.crash_points import EXIT_CODE
+from bus.pipeline.receive import MAX_OPENINGS
 from bus.store import tables as t
 from tests.faults.stage import PATIENCE, Stage, lasts, under_load
 from tests.faults.survival import Survival
+from tests.faults.workload import Publishing, workload
 from tests.system.running_bus import LEASE, ROLES, until
 
 HEARTBEAT = 30
@@ -35,6 +38,24 @@ def test_random_kills_every_one_to_five_seconds(stage: Stage, survival: Survival
             stage.start(role)
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+def test_a_router_that_dies_again_and_again_before_its_commit_blames_no_message(
+    stage: Stage, survival: Survival
+) -> None:
+    stage.bus.stop("router")
+    load = workload(stage.bus, seed=survival.seed, name=stage.new_name())
+    Publishing(load, stage.bus.broker_url).finish(within=PATIENCE)
+    for _ in range(MAX_OPENINGS + 2):
+        stage.start("router", crash_at="receive.before_commit")
+        router = stage.bus.processes.pop("router")
+        assert router.wait(PATIENCE) == EXIT_CODE, stage.bus.tail()
+    stage.start("router")
+    stage.comes_to_rest(load.truth)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.truth.received)
 
 
 def held_by(stage: Stage, pid: int) -> int:
