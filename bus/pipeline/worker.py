@@ -113,7 +113,7 @@ class Shift:
         for claims, died in ((lost - self.broken, False), (lost & self.broken, True)):
             if claims:
                 self.wake(self.store.bury_worker(self.worker, actor=actor, claims=claims, died=died))
-        self.broken -= broken
+        self.broken.difference_update(broken)
 
     def settle(self, ended: Sequence[Ended], *, queue: str = "") -> bool:
         """Store the outcomes, then wake whoever else has work now; returns whether this queue has."""
