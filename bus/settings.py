@@ -13,9 +13,8 @@ from typing import Any
 from bus.crash_points import VARIABLE, arm
 from bus.errors import ConfigurationError
 from bus.model.lease import LEASE
-from bus.model.message_class import MessageClass
+from bus.model.message_class import MOST_PARTITIONS, MessageClass
 from bus.model.system import NAME, Endpoint, Site, System
-from bus.model.topology import MOST_PARTITIONS
 
 PRIVATE = "private"
 """`broker = "private"`: a RabbitMQ node of the project's own, in its folder."""

@@ -11,8 +11,7 @@ import rich_click as click
 from bus.cli import COLLECTING
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusCommand
-from bus.model.message_class import MessageClass
-from bus.model.topology import MOST_PARTITIONS
+from bus.model.message_class import MOST_PARTITIONS, MessageClass
 
 if TYPE_CHECKING:
     from bus.project import Project

@@ -24,9 +24,6 @@ VHOST = "plantbus"
 NEVER = 1_000_000_000
 """A delivery limit that never fires. Without one RabbitMQ 4 takes 20; -1 is no limit for 4, but one try for 3.10."""
 
-MOST_PARTITIONS = 64
-"""Of a message class."""
-
 # Not `$`: in PCRE, which RabbitMQ takes, it matches before a line feed at the end too.
 _END = r"\z"
 _NOTHING = f"^{_END}"
