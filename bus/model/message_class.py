@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-
 MOST_PARTITIONS = 64
 """Inbound queues of a class at the most."""
 
