@@ -46,6 +46,7 @@ from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.schema import upgrade
 from bus.store.sqlstore import SqlStore
+from bus.telemetry.logs import configure_logs
 from bus.workers import child
 from tests import small_project as small
 
@@ -392,6 +393,7 @@ class Ledger:
 
 
 def main(role: str, installation: str, *queues: str) -> int:
+    configure_logs(as_json=False)  # whatever logging the environment asks for: a part is heard by its log
     project = Installation(**json.loads(installation)).project()
     if role == "router":
         return processes.run_router(project)
