@@ -24,7 +24,7 @@ def installed_rabbitmq(pytestconfig: pytest.Config) -> None:
     try:
         provide_rabbitmq()
     except NotAvailable as error:
-        _cannot_be_had(pytestconfig, "RabbitMQ", error)
+        cannot_be_had(pytestconfig, "RabbitMQ", error)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def rabbitmq(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
         except BrokerUnavailable:
             raise  # it is there and does not work: never a reason to skip
         except NotAvailable as error:
-            _cannot_be_had(pytestconfig, "RabbitMQ", error)
+            cannot_be_had(pytestconfig, "RabbitMQ", error)
         yield broker
 
 
@@ -54,7 +54,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[PostgreSQL]:
         try:
             server = stack.enter_context(postgresql_of_the_run())
         except NotAvailable as error:
-            _cannot_be_had(pytestconfig, "PostgreSQL", error)
+            cannot_be_had(pytestconfig, "PostgreSQL", error)
         yield server
 
 
@@ -74,7 +74,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-def _cannot_be_had(config: pytest.Config, service: str, error: NotAvailable) -> NoReturn:
+def cannot_be_had(config: pytest.Config, service: str, error: NotAvailable) -> NoReturn:
     """Skip on a developer's machine, loudly; fail where CI=true promised the service."""
     if os.environ.get("CI", "").lower() in {"true", "1"}:
         pytest.fail(f"CI=true, but {service} is missing: {error}", pytrace=False)

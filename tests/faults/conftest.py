@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from bus.broker.node import PrivateNode
+from bus.errors import NotAvailable
+from tests.conftest import cannot_be_had
 from tests.faults.stage import VHOSTS, Stage, mortal_node, postgresql_store, sqlite_store
 from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
+from tests.faults.tools import provide_libfaketime, provide_strace
 from tests.services import PostgreSQL
 
 
@@ -53,6 +56,24 @@ def stage(lasting_stage: Stage) -> Stage:
     """The bus on each kind of store, complete and unharmed; what happens on it is told by the names of its orders."""
     lasting_stage.complete()
     return lasting_stage
+
+
+@pytest.fixture(scope="session")
+def strace(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What makes system calls of other processes slow, or fail."""
+    try:
+        return provide_strace(tmp_path_factory.mktemp("tools"))
+    except NotAvailable as error:
+        cannot_be_had(pytestconfig, "strace", error)
+
+
+@pytest.fixture(scope="session")
+def libfaketime(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What gives a process a clock of its own."""
+    try:
+        return provide_libfaketime(tmp_path_factory.mktemp("tools"))
+    except NotAvailable as error:
+        cannot_be_had(pytestconfig, "libfaketime", error)
 
 
 @pytest.fixture

@@ -16,9 +16,11 @@ import psycopg
 import pytest
 
 from bus.broker.node import PrivateNode
+from bus.model.message import BUS
 from tests.faults.stage import OWN_POSTGRESQL, PATIENCE, MortalStore, Stage, lasts, under_load
 from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
+from tests.faults.tools import family, injected
 from tests.services import PostgreSQL, postgresql_of_the_run
 from tests.system.running_bus import ROLES, locked_for_writers, until
 
@@ -79,9 +81,13 @@ class Server:
             return True
         return False
 
+    def session(self) -> psycopg.Connection:
+        """A connection of an administrator, each statement a transaction."""
+        return psycopg.connect(host=str(self.made.folder), user="postgres", dbname=DATABASE, autocommit=True)
+
     def ask(self, *statements: str) -> list[tuple[int]]:
         """Say this as an administrator; what the last one answers."""
-        with psycopg.connect(host=str(self.made.folder), user="postgres", dbname=DATABASE, autocommit=True) as session:
+        with self.session() as session:
             session.execute("SET default_transaction_read_only = off")
             for statement in statements:
                 answer = session.execute(statement.encode())
@@ -161,8 +167,39 @@ def lock(server: Server) -> None:
         lasts(BRIEFLY)
 
 
+_DEADLOCKS = f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{DATABASE}'"
+
+
+def be_away(server: Server) -> None:
+    server.end(signal.SIGQUIT)
+    lasts(30)
+    server.come_back()
+
+
+def exhaust_connections(server: Server) -> None:
+    """Somebody else takes every connection the server has, those of the bus included."""
+    with contextlib.ExitStack() as taken:
+
+        def take_all() -> int:
+            count = 0
+            with contextlib.suppress(psycopg.OperationalError):  # too many clients already
+                while True:
+                    taken.enter_context(server.session())
+                    count += 1
+            return count
+
+        first = taken.enter_context(server.session())
+        pids = [pid for (pid,) in first.execute(f"SELECT pid {_CLIENTS}".encode())]
+        take_all()
+        first.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", (pids,))
+        assert until(lambda: take_all() == 0, within=PATIENCE)
+        lasts(BRIEFLY)
+
+
 HARM: Mapping[str, Callable[[Server], None]] = {
     "stopped-immediately": stop_at_once,
+    "away-30s": be_away,
+    "connections-exhausted": exhaust_connections,
     "killed": kill,
     "backend-killed": kill_a_backend,
     "backends-terminated": terminate_backends,
@@ -185,6 +222,86 @@ def test_what_was_confirmed_survives_a_postgresql(
 
     with under_load(stage, survival.seed) as load:
         HARM[harm](server)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
+
+
+_LANES_BACKWARDS = f"""
+SELECT lane.id FROM lane
+WHERE EXISTS (SELECT FROM delivery WHERE delivery.lane = lane.id AND delivery.stands)
+ORDER BY destination = '{BUS}', destination COLLATE "C" DESC, key COLLATE "C" DESC
+"""
+
+
+def deadlock(server: Server) -> None:
+    """Somebody locks lanes in the other order than the bus, and the bus is the victim."""
+    [(before,)] = server.ask(_DEADLOCKS)
+    with server.session() as rival:
+        # Who looks for a deadlock is its victim: after one second of waiting the bus, after 60 the rival.
+        rival.execute("SET deadlock_timeout = '60s'")
+        rival.execute("SET lock_timeout = '3s'")
+        blocked = f"SELECT count(*) FROM pg_stat_activity WHERE {rival.info.backend_pid} = ANY(pg_blocking_pids(pid))"
+
+        def comes_true() -> bool:
+            with contextlib.suppress(psycopg.errors.LockNotAvailable), rival.transaction():
+                rival.execute(f"{_LANES_BACKWARDS} LIMIT 1 FOR UPDATE".encode())
+                if until(lambda: server.ask(blocked) != [(0,)], within=BRIEFLY):
+                    rival.execute(f"{_LANES_BACKWARDS} FOR UPDATE".encode())
+            return server.ask(_DEADLOCKS)[0][0] > before
+
+        assert until(comes_true, within=PATIENCE)
+
+
+@pytest.mark.postgresql
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+def test_what_a_deadlock_ended_is_done_again(own_stage: tuple[Stage, Server], survival: Survival) -> None:
+    stage, server = own_stage
+    stage.complete()
+
+    with under_load(stage, survival.seed, orders=48) as load:
+        deadlock(server)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
+
+
+def slow_disk(server: Server, strace: Path) -> None:
+    """Every flush takes a quarter of a second."""
+    with injected(strace, family(server.pid), calls="fsync,fdatasync", what="delay_exit=250000"):
+        lasts(4 * BRIEFLY)
+
+
+def failing_disk(server: Server, strace: Path) -> None:
+    """A flush fails: PostgreSQL trusts nothing it has in memory any more and recovers from its log."""
+
+    def panics() -> int:
+        return (server.made.folder / "log").read_text(errors="replace").count("PANIC:")
+
+    before = panics()
+    # Those that run now: in its recovery PostgreSQL 18 would wait for ever for a disk that fails.
+    running = family(server.pid)[1:]
+    with injected(strace, running, calls="fsync,fdatasync", what="error=EIO", follow=False):
+        assert until(lambda: panics() > before, within=PATIENCE)
+    assert until(server.accepts, within=PATIENCE)
+
+
+DISKS: Mapping[str, Callable[[Server, Path], None]] = {"slow": slow_disk, "failing": failing_disk}
+
+
+@pytest.mark.postgresql
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+@pytest.mark.parametrize("harm", DISKS)
+def test_what_was_confirmed_survives_the_disk_of_a_postgresql(
+    own_stage: tuple[Stage, Server], strace: Path, survival: Survival, harm: str
+) -> None:
+    stage, server = own_stage
+    stage.complete()
+
+    with under_load(stage, survival.seed) as load:
+        DISKS[harm](server, strace)
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
     assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
