@@ -7,7 +7,7 @@ import itertools
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +32,8 @@ from tests.system.running_bus import ROLES, RunningBus, a_step, running_bus, unt
 
 PATIENCE = 90.0  # seconds for what must come, on a machine that is four times slower and busy
 OWN_POSTGRESQL = "own-postgresql"
-VHOSTS = ("sqlite", "postgresql", OWN_POSTGRESQL)
+SMALL_DISK = "small-disk"
+VHOSTS = ("sqlite", "postgresql", OWN_POSTGRESQL, SMALL_DISK)
 """One for each stage: they share a broker."""
 _USER, _PASSWORD = "mes", "secret"
 _UNREAD = timedelta(seconds=15)
@@ -101,9 +102,14 @@ class Stage:
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def start(self, *roles: str, crash_at: str = "") -> None:
+    def start(self, *roles: str, crash_at: str = "", environ: Mapping[str, str] | None = None) -> None:
+        """`environ`: variables that these processes are given besides."""
         self.bus.start(
-            *roles, broker_url=self.line.url(self.bus.broker_url), store_url=self.store.url, crash_at=crash_at
+            *roles,
+            broker_url=self.line.url(self.bus.broker_url),
+            store_url=self.store.url,
+            crash_at=crash_at,
+            environ=environ,
         )
 
     def complete(self) -> None:
@@ -122,6 +128,10 @@ class Stage:
         self.bus.stop(role)
         self.start(role, crash_at=crash_at)
         return self.bus.processes[role]
+
+    def says(self, words: str) -> int:
+        """How often the processes' logs say this."""
+        return sum(path.read_text(errors="replace").count(words) for path in self.bus.folder.glob("*.log"))
 
     # --- the way to rest ---------------------------------------------------------------------------------------------
 

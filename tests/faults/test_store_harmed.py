@@ -16,13 +16,15 @@ import psycopg
 import pytest
 
 from bus.broker.node import PrivateNode
+from bus.errors import NotAvailable
 from bus.model.message import BUS
-from tests.faults.stage import OWN_POSTGRESQL, PATIENCE, MortalStore, Stage, lasts, under_load
+from tests.conftest import cannot_be_had
+from tests.faults.stage import OWN_POSTGRESQL, PATIENCE, SMALL_DISK, MortalStore, Stage, lasts, under_load
 from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
-from tests.faults.tools import family, injected
+from tests.faults.tools import family, fill, injected, small_disk
 from tests.services import PostgreSQL, postgresql_of_the_run
-from tests.system.running_bus import ROLES, locked_for_writers, until
+from tests.system.running_bus import ROLES, a_step, locked_for_writers, until
 
 BRIEFLY = 4.0  # seconds
 DATABASE = "mortal"
@@ -310,6 +312,10 @@ def test_what_was_confirmed_survives_the_disk_of_a_postgresql(
 # --- SQLite ----------------------------------------------------------------------------------------------------------
 
 
+FLUSHES = "fsync,fdatasync"
+WRITES = f"pwrite64,{FLUSHES}"
+
+
 def is_whole(stage: Stage) -> bool:
     with contextlib.closing(sqlite3.connect(stage.bus.database.path)) as connection:
         return connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -326,11 +332,96 @@ def test_a_sqlite_whose_every_writer_is_killed_again_and_again_is_whole(
     with under_load(stage, survival.seed, orders=36) as load:
         for _ in range(5):
             stage.bus.kill(*ROLES)
+            assert is_whole(stage)
             stage.start(*ROLES)
             lasts(chance.uniform(1.5, 4))
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
     assert is_whole(stage)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+def test_a_sqlite_whose_writers_are_killed_in_the_middle_of_a_write_is_whole(
+    sqlite_stage: Stage, strace: Path, survival: Survival
+) -> None:
+    """Each is killed at a system call that writes a page or flushes one, the how-many-th says the seed."""
+    stage, chance = sqlite_stage, random.Random(survival.seed)
+    stage.complete()
+
+    with under_load(stage, survival.seed, orders=36) as load:
+        for turn in range(3 * len(ROLES)):
+            role = ROLES[turn % len(ROLES)]
+            victim = stage.bus.processes.pop(role)
+            fatal = f"signal=KILL:when={chance.randint(1, 12)}"
+            with injected(strace, [victim.pid], calls=WRITES, what=fatal):
+                work = a_step(f"{load.truth.name}-more-{turn}", 0)
+                stage.bus.publish(work)
+                load.truth.expect_last(work)
+                assert victim.wait(PATIENCE) == -signal.SIGKILL
+            assert is_whole(stage)
+            stage.start(role)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert is_whole(stage)
+
+
+def fail_flushes(stage: Stage, strace: Path) -> None:
+    failed = stage.says("disk I/O error")
+    pids = [process.pid for process in stage.bus.processes.values()]
+    with injected(strace, pids, calls=FLUSHES, what="error=EIO"):
+        assert until(lambda: stage.says("disk I/O error") > failed + 3, within=PATIENCE)
+        lasts(BRIEFLY)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+def test_what_was_confirmed_survives_a_sqlite_whose_disk_fails_to_flush(
+    sqlite_stage: Stage, strace: Path, survival: Survival
+) -> None:
+    stage = sqlite_stage
+    stage.complete()
+
+    with under_load(stage, survival.seed) as load:
+        fail_flushes(stage, strace)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert is_whole(stage)
+    assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
+
+
+@pytest.fixture(scope="module")
+def small_disk_stage(
+    fault_node: PrivateNode, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """A bus whose store lies on a disk of 24 MB."""
+    folder = tmp_path_factory.mktemp("small")
+    with contextlib.ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(folder / "disk", megabytes=24))
+        except NotAvailable as error:
+            cannot_be_had(pytestconfig, "a small disk", error)
+        url = f"sqlite:///{disk}/bus.db"
+        store = MortalStore(url, url, lambda: fill(disk / "ballast"), (disk / "ballast").unlink)
+        yield stack.enter_context(staged(folder, fault_node, SMALL_DISK, store))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.every_fault
+def test_what_was_confirmed_survives_a_full_disk(small_disk_stage: Stage, survival: Survival) -> None:
+    stage = small_disk_stage
+    stage.complete()
+    full = stage.says("disk is full")
+
+    with under_load(stage, survival.seed, orders=48) as load:
+        stage.store.go_away()
+        assert until(lambda: stage.says("disk is full") > full, within=PATIENCE), stage.bus.tail()
+        lasts(2 * BRIEFLY)
+        stage.store.come_back()
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert is_whole(stage)
+    assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
 
 
 @pytest.mark.timeout(400)

@@ -56,6 +56,33 @@ def _unpacked(package: str, folder: Path) -> Path:
     return into
 
 
+@contextlib.contextmanager
+def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
+    """A disk of its own, in memory, while the block runs.
+
+    Raises:
+        NotAvailable: only root may mount one.
+    """
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        raise NotAvailable(f"a disk in memory could not be mounted: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(path: Path) -> None:
+    """Take whatever room is left on the disk."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):  # ENOSPC
+                while True:
+                    file.write(bytes(size))
+
+
 def family(pid: int) -> list[int]:
     """The process and the children it has now."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

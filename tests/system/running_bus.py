@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,27 +233,42 @@ class RunningBus:
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def start(self, *roles: str, broker_url: str = "", store_url: str = "", crash_at: str = "") -> None:
+    def start(
+        self,
+        *roles: str,
+        broker_url: str = "",
+        store_url: str = "",
+        crash_at: str = "",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         """Start these processes, each once; they need a second or two. `crash_at`: see bus.crash_points."""
         for role in roles:
-            self.start_as(role, role, broker_url=broker_url, store_url=store_url, crash_at=crash_at)
+            self.start_as(role, role, broker_url=broker_url, store_url=store_url, crash_at=crash_at, environ=environ)
 
     def start_as(
-        self, name: str, role: str, *options: str, broker_url: str = "", store_url: str = "", crash_at: str = ""
+        self,
+        name: str,
+        role: str,
+        *options: str,
+        broker_url: str = "",
+        store_url: str = "",
+        crash_at: str = "",
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         """Start one of several processes of a role; it goes by this name."""
         assert name not in self.processes
-        environ = os.environ | {
+        given = os.environ | {
             "BUS_STORE": store_url or self.store_url,
             "BUS_BROKER": broker_url or self.broker_url,
             "PLANTBUS_CRASH_AT": crash_at,
+            **(environ or {}),
         }
         self._starts += 1
         command = (sys.executable, "-m", "bus", role, *options, "-o", "json", "--project", str(self.folder))
         with open(self.folder / f"{name}-{self._starts}.log", "wb") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), *command],
-                env=environ,
+                env=given,
                 cwd=_REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
