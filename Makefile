@@ -5,16 +5,17 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 JOBS ?= 3
+EXAMPLES ?= 5000
 
 # make demo BROKER=amqp://… MANAGEMENT=http://… KEEP=1; make test ARGS="-k lanes"
 export BROKER MANAGEMENT KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench faults rabbitmq
+.PHONY: help demo test check bench faults fuzz rabbitmq
 
 help:  ## what can be typed here
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: BROKER=amqp://… MANAGEMENT=http://… KEEP=1 for demo, ARGS=… for all but check"
+	@echo "Variables: BROKER=amqp://… MANAGEMENT=http://… KEEP=1 for demo, ARGS=… for all but check, EXAMPLES=5000 for fuzz"
 
 demo: $(READY)  ## a plant day on a private RabbitMQ; BROKER and MANAGEMENT name another one, KEEP=1 leaves it running
 	@$(PYTHON) -m tests.plant.demo $(ARGS)
@@ -38,6 +39,11 @@ bench: $(BENCH_READY) rabbitmq  ## measurements: the bus beside what could be ta
 # `make faults ARGS="--seed 7 -k relay"` is a part of it, and the same again. `make test` has a selection.
 faults: $(READY) rabbitmq  ## every fault once: kills, outages and lies of broker, store and lines, at chosen moments
 	@$(PYTHON) -m tests.faults --jobs $(JOBS) $(ARGS)
+
+# `make fuzz EXAMPLES=100000 ARGS="-k envelope"` is a part of it, for longer. `make test` tries 100 of each.
+fuzz: $(READY)  ## hostile documents, envelopes, settings and answers: EXAMPLES of each test
+	@PLANTBUS_FUZZ=$(EXAMPLES) $(PYTHON) -m pytest -q --timeout 0 tests/security/test_fuzz_documents.py \
+		tests/security/test_fuzz_edges.py $(ARGS)
 
 # Installed before the tests, so that no test's time limit pays for it. Where it cannot be had they say so themselves.
 rabbitmq: $(READY)
