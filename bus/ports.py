@@ -317,6 +317,18 @@ class EndpointRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MonthTurn:
+    """What became of a turn of the month."""
+
+    month: str
+    """The one that is over: 2026-01; or 2026-01 to 2026-03 where nobody turned them in time."""
+    moved_along: int
+    """Messages that went on into the new month, since they or their kin are not ended."""
+    is_put_off: bool
+    """Too much is not ended for the moment that everybody would wait: nothing was done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
     """Who does it: `router`, `worker:…`, or `person:login`; with why."""
 
@@ -363,7 +375,10 @@ class Transaction(Protocol):
         """message row → (change of its planned deliveries, of its bus deliveries still entering); counts totals."""
 
     def next_replay(self, delivery: int) -> int:
-        """The number a repeat of this delivery gets; its message stays locked, so that nobody else gets it too."""
+        """The number a repeat of this delivery gets; its message stays locked, so that nobody else gets it too.
+
+        What lies in a closed month comes back into the open one, with everything that belongs to it.
+        """
 
     def made_by(self, message: int) -> int:
         """The delivery whose transform made this message; 0: it was received."""
@@ -388,7 +403,7 @@ class Transaction(Protocol):
         """
 
     def record_late(self, attempts: Sequence[AttemptRecord]) -> None:
-        """Attempts whose delivery is somebody else's by now."""
+        """Attempts whose delivery is somebody else's by now, or ended; of one that was dropped none is kept."""
 
     def write_journal(self, actor: Actor, act: str, **what: object) -> None:
         """One row of the journal: who did what, when (the store's clock), why, old and new."""
@@ -473,7 +488,11 @@ class MessageStore(Protocol):
 
     # -- what people order
     def deliveries(self, numbers: Collection[int]) -> list[Claimed]:
-        """The deliveries with their messages, whatever their state."""
+        """The deliveries with their messages, whatever their state; those that are not there are left out.
+
+        Raises:
+            NotFound: one was dropped with its month.
+        """
 
     def move(
         self, deliveries: Sequence[int], event: Event, *, expected: State, actor: Actor, **values: object
@@ -518,6 +537,16 @@ class MessageStore(Protocol):
 
     def fold_totals(self) -> None:
         """Replace the deltas of each total by their sum; what is counted meanwhile is not lost."""
+
+    def turn_month(self, *, actor: Actor) -> MonthTurn | None:
+        """Where the month is over by the store's clock, close it and open the next; None: there was nothing to do.
+
+        What is not ended moves along, with everything that belongs to it. SQLite keeps all in one, and returns None.
+
+        Raises:
+            StoreConflict: others were at work, nothing was done; try again later.
+            StoreRefuses: the store's user lacks the right.
+        """
 
     def checkpoint(self) -> None:
         """Move what was committed to where it stays, beside the writers; call it about once a second."""

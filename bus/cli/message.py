@@ -246,6 +246,7 @@ def show(name: str) -> None:
 def _number_of(name: str, work: Desk) -> int:
     """The number of a message that was named by its number or by its sender's id."""
     from bus.store.follow import message_numbers
+    from bus.store.retired import unknown_message
 
     if name.isascii() and name.isdecimal() and len(name) < 19:
         return int(name)
@@ -253,7 +254,7 @@ def _number_of(name: str, work: Desk) -> int:
         raise NotFound("that is not the number or id of a message; see: bus message list")
     found = message_numbers(work.database, name)
     if not found:
-        raise NotFound(f"no message has the number or id {name}; see: bus message list")
+        raise unknown_message(work.database, name)
     if len(found) > 1:
         work.out.say(f"{len(found)} messages bear this id: {', '.join(map(str, found))}; this is the newest.")
     return found[0]

@@ -68,6 +68,16 @@ def duration(span: timedelta | None) -> str:
     return f"{sign}{hours // 24} days {hours % 24} h"
 
 
+def size(count: int) -> str:
+    """Bytes in the unit that leaves two or three digits to read."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:,.3g} TB" if amount < 1000 else f"{amount:,.0f} TB"
+
+
 _OUTCOMES = {
     "succeed": "delivered",
     "fail": "failed, to be tried again",

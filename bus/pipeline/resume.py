@@ -20,6 +20,12 @@ UNATTENDED = timedelta(seconds=5)
 
 ROUND = timedelta(seconds=0.25)
 
+TURN = timedelta(minutes=1)
+"""How often the store is asked whether the month is over."""
+
+NO_TURN = timedelta(hours=1)
+"""How long after the store refused, or put it off, it is asked again."""
+
 RELAY = "relay"
 
 
@@ -68,6 +74,7 @@ class Relay:
     _beaten: timedelta | None = None
     _looked: timedelta | None = None
     _holds: bool = False
+    _turn_at: timedelta | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Do rounds until told to stop; a store that is away is waited for."""
@@ -109,6 +116,25 @@ class Relay:
         if queues:
             crash_point("resume.after_due", holding=len(queues))
             self.wake(queues)
+        if self._turn_at is None or now >= self._turn_at:
+            self._turn_at = now + self._turn_month()
+
+    def _turn_month(self) -> timedelta:
+        """Close the month in the store, if it is over; returns in how long to look again."""
+        try:
+            turn = self.store.turn_month(actor=Actor(name=self.name, reason="the month is over"))
+        except StoreConflict:
+            return TURN
+        except StoreRefuses as error:
+            self.telemetry.event("month cannot be turned", detail=str(error))
+            return NO_TURN
+        if turn is None:
+            return TURN
+        if turn.is_put_off:
+            self.telemetry.event("month cannot be turned", month=turn.month, detail="too many deliveries are not ended")
+            return NO_TURN
+        self.telemetry.event("month turned", month=turn.month, moved_along=turn.moved_along)
+        return TURN
 
     def _beat(self, now: timedelta) -> None:
         self._holds = self.store.beat(RELAY, self.name)

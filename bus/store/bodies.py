@@ -153,6 +153,9 @@ def bring_output(database: Database, claimed: Claimed) -> Output | None:
 def _bring(database: Database, query: Select[Any], number: int, where: str) -> bytes:
     with database.look() as connection:
         body = connection.execute(query, {"number": number}).scalar()
+    if body is None:  # what is replayed may lie in a closed month
+        with database.history() as connection:
+            body = connection.execute(query, {"number": number}).scalar()
     if body is None:
         raise PermanentFailure("body.missing", f"{where} has no body in the store any more")
     return bytes(body)

@@ -140,9 +140,8 @@ def _insert(table: Table) -> Any:
 
 @cache
 def _draw(table: str) -> Any:
-    sequence = func.pg_get_serial_sequence(table, "id")
     times = func.generate_series(1, bindparam("count", type_=BigInteger())).table_valued("number")
-    return select(func.nextval(sequence)).select_from(times)
+    return select(func.nextval(f"{table}_id_seq")).select_from(times)
 
 
 @cache

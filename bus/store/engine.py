@@ -42,6 +42,13 @@ _SQLITE_LASTS = ("no such column", "has no column", "syntax error", "readonly da
 """OperationalErrors of SQLite that waiting does not mend, by their text: most share its code 1."""
 
 
+MONTHLY = ("message", "delivery", "output", "attempt", "search_value", "journal", "receipt")
+"""The tables that PostgreSQL has for each month, below their parents in the schema `history`."""
+
+_HOLD_MONTHS = text(f"LOCK TABLE {', '.join(f'ONLY history.{name}' for name in MONTHLY)} IN ACCESS SHARE MODE")
+_ALL_MONTHS = text("SELECT set_config('search_path', 'history, ' || current_setting('search_path'), true)")
+
+
 URGENT_FOR = 0.25  # seconds after its last write that somebody who is not of the background counts as at work
 STEP_BACK = 6.0
 """While others are at work the background pauses after each transaction, for this many times as long as it took."""
@@ -113,7 +120,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One snapshot to read from; nothing is written."""
+        """One snapshot to read from, of what the bus works on (PostgreSQL: the open month); nothing is written."""
         with translated():
             if self.is_sqlite:
                 with self.engine.connect() as connection:
@@ -125,6 +132,19 @@ class Database:
             else:
                 with self.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
                     yield connection
+
+    @contextmanager
+    def history(self) -> Iterator[Connection]:
+        """One snapshot of all months: the closed ones and the open one, as if they were one table each.
+
+        PostgreSQL: no month is dropped while it is read.
+        """
+        with self.read() as connection:
+            if not self.is_sqlite:
+                # Before the snapshot, which comes with the first query: what it does not show must not be gone.
+                connection.execute(_HOLD_MONTHS)
+                connection.execute(_ALL_MONTHS)
+            yield connection
 
     @contextmanager
     def look(self) -> Iterator[Connection]:

@@ -14,6 +14,7 @@ from bus.model.message import Message
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.message_rows import message_of
+from bus.store.retired import refuse_retired
 from bus.store.views import (
     COUNTED,
     AttemptLine,
@@ -184,11 +185,12 @@ def delivery_detail(database: Database, number: int) -> DeliveryDetail:
     """Everything about one delivery, whatever its state.
 
     Raises:
-        NotFound: no delivery has this number.
+        NotFound: no delivery has this number; or it was dropped with its month, which is said.
     """
-    with database.read() as connection:
+    with database.history() as connection:
         row = connection.execute(select_deliveries().where(_D.id == number)).one_or_none()
         if row is None:
+            refuse_retired(connection, t.delivery, number)
             raise NotFound(f"no delivery has the number {number}; see: bus dead list, bus message show MESSAGE")
         line = delivery_line(row)
         made = connection.execute(select(t.output).where(t.output.c.delivery == number)).one_or_none()

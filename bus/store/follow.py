@@ -14,6 +14,7 @@ from bus.model.message import Message
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.message_rows import message_of
+from bus.store.retired import refuse_retired
 from bus.store.views import (
     MESSAGE_COLUMNS,
     AttemptLine,
@@ -59,7 +60,7 @@ class MessageDetail:
 def message_numbers(database: Database, name: str, *, limit: int = 20) -> list[int]:
     """The numbers of the messages that bear this id, newest first: a system's id of a fact, as its logs show it."""
     query = select(_M.id).where(_M.message_id == name).order_by(_M.id.desc()).limit(limit)
-    with database.read() as connection:
+    with database.history() as connection:
         return list(connection.execute(query).scalars())
 
 
@@ -67,11 +68,12 @@ def message_detail(database: Database, number: int) -> MessageDetail:
     """Everything about one message.
 
     Raises:
-        NotFound: no message has this number.
+        NotFound: no message has this number; or it was dropped with its month, which is said.
     """
-    with database.read() as connection:
+    with database.history() as connection:
         row = connection.execute(select(t.message).where(_M.id == number)).one_or_none()
         if row is None:
+            refuse_retired(connection, t.message, number)
             raise NotFound(f"no message has the number {number}; see: bus message list")
         deliveries = deliveries_of(connection, [number], limit=SHOWN)
         numbers = [delivery.number for delivery in deliveries]
@@ -127,11 +129,12 @@ def trace(database: Database, number: int) -> Trace:
     """The tree of causes that a message belongs to: by parent delivery, causation, correlation and subject.
 
     Raises:
-        NotFound: no message has this number.
+        NotFound: no message has this number; or it was dropped with its month, which is said.
     """
-    with database.read() as connection:
+    with database.history() as connection:
         asked = connection.execute(select(*MESSAGE_COLUMNS).where(_M.id == number)).one_or_none()
         if asked is None:
+            refuse_retired(connection, t.message, number)
             raise NotFound(f"no message has the number {number}; see: bus message list")
         rows, kin_left_out = _collect(connection, asked)
         numbers = sorted(rows)

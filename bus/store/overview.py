@@ -99,7 +99,7 @@ class Overview:
 
 def overview(database: Database) -> Overview:
     """The ledger, routes, latency and leases."""
-    with database.read() as connection:
+    with database.history() as connection:
         now = database.now(connection)
         by_route = totals(connection)
         sums: dict[str, int] = defaultdict(int)

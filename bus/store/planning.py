@@ -13,6 +13,7 @@ from bus.store import tables as t
 from bus.store.bodies import noted_digest
 from bus.store.bulk import NUMBERS, add_rows, draw_numbers, one_of
 from bus.store.lanes import Lanes
+from bus.store.revival import all_months, bring_back
 from bus.store.work import chunks, storable
 
 _M = t.message.c
@@ -88,6 +89,7 @@ class Planning(Lanes):
 
     def next_replay(self, delivery: int) -> int:
         d, this = t.delivery.c, t.delivery.alias("this")
+        bring_back(self.connection, [delivery])
         self.connection.execute(
             select(t.message.c.id)
             .where(t.message.c.id == select(this.c.message).where(this.c.id == delivery).scalar_subquery())
@@ -98,7 +100,8 @@ class Planning(Lanes):
         return int(self.connection.execute(query).scalar() or 0) + 1
 
     def made_by(self, message: int) -> int:
-        query = select(t.message.c.parent).where(t.message.c.id == message)
+        messages = t.message if self.database.is_sqlite else all_months(t.message)
+        query = select(messages.c.parent).where(messages.c.id == message)
         return int(self.connection.execute(query).scalar() or 0)
 
     def note_planned(self, planned: Mapping[int, tuple[int, int]]) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from bus.ports import ReceiptKind
 from bus.store import tables as t
 from bus.store.engine import Database
+from bus.store.retired import refuse_retired
 from bus.store.views import COUNTED, Page, count_up_to
 
 LOOK_AT = 50_000
@@ -71,7 +72,7 @@ def list_receipts(
         query = query.where(_R.at >= since)
     if until is not None:
         query = query.where(_R.at <= until)
-    with database.read() as connection:
+    with database.history() as connection:
         lines = [_line(row) for row in connection.execute(query.limit(limit))]
         if len(lines) == limit:
             more = count_up_to(connection, query, limit + COUNTED) - limit
@@ -82,11 +83,16 @@ def list_receipts(
 
 
 def receipt_detail(database: Database, number: int) -> ReceiptDetail | None:
-    """A receipt by its number."""
-    with database.read() as connection:
+    """A receipt by its number; None: there is none.
+
+    Raises:
+        NotFound: it was dropped with its month.
+    """
+    with database.history() as connection:
         row = connection.execute(select(t.receipt).where(_R.id == number)).one_or_none()
-    if row is None:
-        return None
+        if row is None:
+            refuse_retired(connection, t.receipt, number)
+            return None
     return ReceiptDetail(line=_line(row), properties=json.loads(row.properties), body=bytes(row.body))
 
 

@@ -71,7 +71,7 @@ def list_messages(
     One index range is read, chosen by the most telling filter; the others are tried on at most LOOK_AT of its rows
     (`matches` on READ_AT_MOST), and the page says when that was not all.
     """
-    with database.read() as connection:
+    with database.history() as connection:
         if query == MessageQuery() and matches is None:
             return _newest(connection, before, limit)
         bounds = _Bounds.of(connection, query, before)

@@ -20,6 +20,7 @@ from bus.store.bulk import NUMBERS, Listed, add_rows, one_of
 from bus.store.clock import store_clock
 from bus.store.lanes import is_alone
 from bus.store.planning import Planning
+from bus.store.revival import bring_back
 from bus.store.work import chunks, storable
 
 _D = t.delivery.c
@@ -166,7 +167,12 @@ class Settling(Planning):
         add_rows(self.connection, t.attempt, rows)
 
     def record_late(self, attempts: Sequence[AttemptRecord]) -> None:
-        self.add_attempts(attempts, late=True)
+        self.record(attempts, late=True)
+
+    def record(self, attempts: Sequence[AttemptRecord], *, late: bool = False) -> None:
+        """Attempts of deliveries that may have ended meanwhile, and lie in a closed month."""
+        there = bring_back(self.connection, {attempt.delivery for attempt in attempts})
+        self.add_attempts([attempt for attempt in attempts if attempt.delivery in there], late=late)
 
     def move(
         self,

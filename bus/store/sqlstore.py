@@ -11,10 +11,11 @@ from sqlalchemy import update
 
 from bus.model.delivery import Event, State
 from bus.model.message import Message
-from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow, Output
-from bus.store import bodies, claims, endpoints, leases, relay
+from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow, MonthTurn, Output
+from bus.store import bodies, claims, endpoints, leases, months, relay
 from bus.store import tables as t
 from bus.store.engine import Database
+from bus.store.retired import refuse_retired
 from bus.store.transaction import SqlTransaction
 from bus.store.work import storable
 
@@ -86,7 +87,7 @@ class SqlStore:
                 [delivery], event, expected=State.IN_DOUBT, actor=actor, of_claim=of_claim, **values
             ).queues
             if attempt is not None:
-                transaction.add_attempts([attempt])
+                transaction.record([attempt])
             return queues
 
     def put_off_doubt(
@@ -95,7 +96,7 @@ class SqlStore:
         d = t.delivery.c
         with self.transaction() as transaction:
             if attempt is not None:
-                transaction.add_attempts([attempt])
+                transaction.record([attempt])
             due = transaction.now + again_in if again_in is not None else None
             transaction.execute(
                 update(t.delivery)
@@ -110,8 +111,11 @@ class SqlStore:
             return transaction.move(deliveries, event, expected=expected, actor=actor, **values).queues
 
     def deliveries(self, numbers: Collection[int]) -> list[Claimed]:
-        with self.database.read() as connection:
-            return list(claims.load(connection, numbers))
+        with self.database.history() as connection:
+            found = list(claims.load(connection, numbers))
+            for number in sorted({*numbers} - {claimed.id for claimed in found}):
+                refuse_retired(connection, t.delivery, number)
+            return found
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
@@ -151,6 +155,9 @@ class SqlStore:
 
     def fold_totals(self) -> None:
         relay.fold_totals(self.database)
+
+    def turn_month(self, *, actor: Actor) -> MonthTurn | None:
+        return months.turn_month(self.database, actor=actor)
 
     def checkpoint(self) -> None:
         self.database.checkpoint()

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -83,10 +84,21 @@ def _row_id() -> Column[int]:
     return Column("id", _Id, Identity(), primary_key=True)
 
 
+def _rising_id(table: str) -> Column[int]:
+    """A number from a sequence that no month's table owns; see bus/store/migrations/versions/0003_months.py."""
+    default = text(f"nextval('{table}_id_seq'::regclass)")
+    return Column("id", _Id, primary_key=True, autoincrement=True, server_default=default)
+
+
+def _period() -> Column[int]:
+    """Which period a row lies in; PostgreSQL: the default of the live tables is the open one's number."""
+    return Column("period", Integer, nullable=False, server_default="1")
+
+
 message = Table(
     "message",
     metadata,
-    _row_id(),
+    _rising_id("message"),
     Column("message_id", Text, nullable=False),
     Column("system", Text, nullable=False),
     Column("type", Text, nullable=False),
@@ -106,6 +118,7 @@ message = Table(
     Column("parent", BigInteger),  # the delivery whose transform made it; null: received
     Column("planned", Integer, nullable=False),  # deliveries planned for it
     Column("entering", Integer, nullable=False),  # of these, to=BUS and not ended
+    _period(),
     sqlite_autoincrement=True,
 )
 
@@ -124,12 +137,13 @@ search_value = Table(
     Column("path", Text, primary_key=True),
     Column("value", Text, primary_key=True),
     Column("message", _Id, ForeignKey("message.id"), primary_key=True),
+    _period(),
 )
 
 receipt = Table(
     "receipt",
     metadata,
-    _row_id(),
+    _rising_id("receipt"),
     Column("at", Instant, nullable=False),
     Column("kind", Text, nullable=False),
     Column("cause", Text, nullable=False),
@@ -140,6 +154,7 @@ receipt = Table(
     Column("message_id", Text, nullable=False),
     Column("system", Text, nullable=False),
     Column("type", Text, nullable=False),
+    _period(),
     sqlite_autoincrement=True,
 )
 
@@ -157,7 +172,7 @@ lane = Table(
 delivery = Table(
     "delivery",
     metadata,
-    _row_id(),
+    _rising_id("delivery"),
     Column("message", _Id, ForeignKey("message.id"), nullable=False),
     Column("route", Text, nullable=False),
     Column("destination", Text, nullable=False),
@@ -184,6 +199,7 @@ delivery = Table(
     Column("document", Text, nullable=False, server_default=""),
     Column("created_at", Instant, nullable=False),
     Column("changed_at", Instant, nullable=False),
+    _period(),
     UniqueConstraint("message", "route", "part", "replay"),  # finds a message's deliveries, too
     sqlite_autoincrement=True,
 )
@@ -198,12 +214,13 @@ output = Table(
     Column("body", LargeBinary, nullable=False),
     Column("digest", Text, nullable=False),
     Column("body_digest", LargeBinary),  # null: small, or made before revision 0002
+    _period(),
 )
 
 attempt = Table(
     "attempt",
     metadata,
-    _row_id(),
+    _rising_id("attempt"),
     Column("delivery", _Id, ForeignKey("delivery.id"), nullable=False),
     Column("stage", Text, nullable=False),
     Column("number", Integer, nullable=False),
@@ -218,6 +235,7 @@ attempt = Table(
     Column("worker", Text, nullable=False),
     Column("digests", Text, nullable=False),
     Column("late", Boolean, nullable=False),
+    _period(),
     sqlite_autoincrement=True,
 )
 
@@ -237,7 +255,7 @@ endpoint = Table(
 journal = Table(
     "journal",
     metadata,
-    _row_id(),
+    _rising_id("journal"),
     Column("at", Instant, nullable=False),
     Column("login", Text, nullable=False, server_default=""),  # PostgreSQL: stamped by a trigger
     Column("actor", Text, nullable=False),
@@ -250,6 +268,7 @@ journal = Table(
     Column("new", Text, nullable=False),
     Column("cause", Text, nullable=False),
     Column("detail", Text, nullable=False),
+    _period(),
     sqlite_autoincrement=True,
 )
 
@@ -278,4 +297,19 @@ total = Table(
     Column("route", Text, nullable=False),
     Column("amount", BigInteger, nullable=False),
     sqlite_autoincrement=True,
+)
+
+period = Table(
+    "period",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("began_at", Instant, nullable=False),
+    Column("closed_at", Instant),  # null: the open one, in which the bus works
+    Column("moved_along", BigInteger, nullable=False, server_default="0"),  # messages that were not ended then
+    Column("retired_at", Instant),
+    Column("actor", Text, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("rows", Text, nullable=False, server_default=""),  # JSON: table → rows that were dropped
+    Column("ledger", Text, nullable=False, server_default=""),  # JSON: [measure, route, amount] of what was dropped
+    Column("numbers", Text, nullable=False, server_default=""),  # JSON: table → lowest and highest number in it
 )

@@ -17,6 +17,8 @@ from bus.pipeline.plan import REENTRY
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.overview import totals
+from bus.store.recount import recount
+from bus.store.retired import retired_ledger
 
 PAGE = 5_000
 """Rows of a table compared in one statement."""
@@ -44,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 
 def verify(database: Database, *, progress: Progress = lambda *_: None) -> Iterator[Discrepancy]:
     """Compare what was counted with what is there, page by page in one snapshot; yields nothing where all is well."""
-    with database.read() as connection:
+    with database.history() as connection:
         for check in (_messages, _deliveries, _lanes):
             yield from check(connection, progress)
         yield from _totals(connection)
@@ -207,7 +209,7 @@ class _Lane:
 
 def _totals(connection: Connection) -> Iterator[Discrepancy]:
     counted = totals(connection)
-    recounted = _recount(connection)
+    recounted = recount(connection) + retired_ledger(connection)
     for measure, route in sorted({*counted, *recounted}):
         said, found = counted.get((measure, route), 0), recounted[measure, route]
         if said != found:
@@ -220,27 +222,3 @@ def _totals(connection: Connection) -> Iterator[Discrepancy]:
     for equation in ledger.equations(sums):
         if not equation.balances:
             yield Discrepancy(check="totals", text=f"the rows do not balance: {equation}")
-
-
-def _recount(connection: Connection) -> ledger.Deltas:
-    """What the ledger would say, counted from the rows."""
-    found: ledger.Deltas = Counter()
-    receipt = t.receipt.c
-    for row in connection.execute(select(receipt.kind, func.count().label("rows")).group_by(receipt.kind)):
-        found[row.kind, ""] += row.rows
-        found["received", ""] += row.rows
-    received = case((_M.parent.is_(None), 1), else_=0)
-    planned = case((_M.planned > 0, 1), else_=0)
-    entering = case((_M.entering > 0, 1), else_=0)
-    grouped = select(received.label("received"), planned.label("planned"), entering.label("entering"), func.count())
-    for row in connection.execute(grouped.group_by(received, planned, entering)):
-        rows = row[3]
-        found["received" if row.received else "produced", ""] += rows
-        found["accepted", ""] += rows if row.received else 0
-        found[ledger.disposition(row.planned, row.entering), ""] += rows
-    counted = or_(_D.destination != BUS, _D.state.in_(_FINAL))
-    by_route = select(_D.route, _D.state, func.count().label("rows")).where(counted).group_by(_D.route, _D.state)
-    for row in connection.execute(by_route):
-        found["planned", row.route] += row.rows
-        found[ledger.bucket(State(row.state)), row.route] += row.rows
-    return found

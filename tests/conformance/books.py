@@ -20,11 +20,11 @@ from bus.store.verify import verify
 
 
 def rows(store: SqlStore, table: Table) -> Sequence[Any]:
-    """Every row of a table, oldest first where it has an id."""
+    """Every row of a table, of all months, oldest first where it has an id."""
     query = select(table)
     if "id" in table.c:
         query = query.order_by(table.c.id)
-    with store.database.read() as connection:
+    with store.database.history() as connection:
         return connection.execute(query).all()
 
 

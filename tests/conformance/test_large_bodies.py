@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, update
 
 from bus.errors import DeliveryFailure, Exchange, PermanentFailure, StoreUnavailable
 from bus.model.delivery import Outcome, State, release, succeed
@@ -29,6 +29,7 @@ from bus.store.sqlstore import SqlStore
 from bus.testing import ScriptedEndpoint, ScriptedMany
 from tests.conformance.books import discrepancies, rows, states
 from tests.conformance.large_bodies import MEGABYTE, WHOLE, a_large_step
+from tests.conformance.older import as_of
 from tests.conformance.stages import PLAIN, TEST, a_bus, an_attempt, claim, doubt, keep, retry
 from tests.small_project import SOON, TO_BUS, a_native_step, a_step
 
@@ -178,19 +179,19 @@ def test_a_large_body_is_shown_whole(store: SqlStore) -> None:
     assert notes([detail.output[2]]) == [("a", MEGABYTE)]
 
 
-def test_what_was_made_before_digests_were_noted_is_sent_after_the_upgrade(store: SqlStore) -> None:
-    endpoint = ScriptedEndpoint()
-    bus = a_bus(store, WHOLE, adapters={"target": endpoint})
+def test_what_was_made_before_digests_were_noted_is_sent_after_the_upgrade(store: SqlStore, other_address: str) -> None:
+    bus = a_bus(store, WHOLE)
     bus.receive(a_large_step("a", 1), a_step("b", 1))
     bus.work(TRANSFORM)
-    _do(store, text("ALTER TABLE output DROP COLUMN body_digest"))
-    _do(store, text("UPDATE alembic_version SET version_num = '0001'"))
+    old = as_of("0001", store, other_address)
+    endpoint = ScriptedEndpoint()
 
-    upgrade(store.database)
-    bus.run_until_idle()
+    upgrade(old.database)
+    a_bus(old, WHOLE, adapters={"target": endpoint}).run_until_idle()
 
     assert sorted(notes(endpoint.received)) == [("a", MEGABYTE), ("b", 0)]
-    assert list(discrepancies(store)) == []
+    assert list(discrepancies(old)) == []
+    old.close()
 
 
 # --- proof -----------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from tests.small_project import TO_BUS, TO_TARGET, a_native_step, a_step
 
 T = TypeVar("T")
 SECOND = timedelta(seconds=1)
+BRIN = "ix_search_value_message"
 
 
 def at_once(*tasks: Callable[[], T]) -> list[T]:
@@ -312,7 +313,12 @@ def test_the_migrations_make_exactly_the_tables_that_are_declared(store: SqlStor
         context = MigrationContext.configure(
             connection,
             # SQLite has no IDENTITY: compared there, each numbered table would seem to lack its default.
-            opts={"compare_type": True, "compare_server_default": not store.database.is_sqlite},
+            opts={
+                "compare_type": True,
+                "compare_server_default": not store.database.is_sqlite,
+                # SQLite has no BRIN, and needs none: there is no turn of the month.
+                "include_object": lambda _, name, *__: name != BRIN or not store.database.is_sqlite,
+            },
         )
         differences = compare_metadata(context, SCHEMA)
 

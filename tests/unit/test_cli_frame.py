@@ -36,6 +36,8 @@ READS_STORE = [
     ("endpoint", "list"),
     ("endpoint", "show", "erp"),
     ("store", "info"),
+    ("store", "partitions"),
+    ("store", "retire", "--before", "2026-01", "--reason", "r"),
 ]
 NEEDS_BROKER = [
     ("topology", "apply"),
@@ -63,6 +65,9 @@ BAD_USAGE = [
     ("dead", "show", "x"),
     ("dead", "show", "-1"),
     ("dead", "show", "9" * 30),
+    ("store", "retire", "--before", "2026-01"),
+    ("store", "retire", "--before", "soon", "--reason", "r"),
+    ("store", "retire", "--before", "2026-13", "--reason", "r"),
     ("message", "list", "-n", "0"),
     ("message", "list", "-o", "xml"),
     ("message", "list", "--since", "soon"),
@@ -104,6 +109,7 @@ def test_every_command_of_the_bus_is_there() -> None:
         *("doubt list", "doubt show", "doubt happened", "doubt absent"),
         *("lane list", "lane show", "endpoint list", "endpoint show", "contract list", "contract show"),
         *("topology show", "topology apply", "topology diff", "store upgrade", "store info"),
+        *("store partitions", "store retire"),
     }
 
 
