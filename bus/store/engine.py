@@ -120,7 +120,10 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One snapshot to read from, of what the bus works on (PostgreSQL: the open month); nothing is written."""
+        """One snapshot to read from, of what the bus works on (PostgreSQL: the open month); nothing is written.
+
+        PostgreSQL: who had to wait for the turn of the month sees nothing of the new one; the next look sees it all.
+        """
         with translated():
             if self.is_sqlite:
                 with self.engine.connect() as connection:
@@ -135,9 +138,9 @@ class Database:
 
     @contextmanager
     def history(self) -> Iterator[Connection]:
-        """One snapshot of all months: the closed ones and the open one, as if they were one table each.
+        """One snapshot of all months, the closed ones and the open one: what people are shown comes from here.
 
-        PostgreSQL: no month is dropped while it is read.
+        PostgreSQL: no month is dropped while it is read; who had to wait for a turn sees everything where it was.
         """
         with self.read() as connection:
             if not self.is_sqlite:

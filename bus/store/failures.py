@@ -87,7 +87,7 @@ def dead_groups(database: Database, query: FailureQuery) -> list[Group]:
         .select_from(joined)
         .group_by(_D.cause, _D.route, _D.destination)
     )
-    with database.read() as connection:
+    with database.history() as connection:
         groups = [Group(**row._mapping) for row in connection.execute(grouped)]
     return sorted(groups, key=lambda group: (-group.count, group.cause, group.route))
 
@@ -97,7 +97,7 @@ def list_failures(
 ) -> Page[FailedLine]:
     """The newest deliveries in the state, newest first."""
     window = _window(state, query, before).subquery("window")
-    with database.read() as connection:
+    with database.history() as connection:
         first = select(window.c.id).order_by(window.c.id.desc()).limit(limit)
         numbers = list(connection.execute(first).scalars())
         more = count_up_to(connection, select(window.c.id), limit + COUNTED) - len(numbers)
@@ -126,14 +126,14 @@ def numbers_of_failures(
 ) -> list[int]:
     """The oldest numbers of deliveries in the state above a number: pages for acting on many."""
     conditions = _conditions(state, query)
-    with database.read() as connection:
+    with database.history() as connection:
         found = select(_D.id).where(*conditions, _D.id > above).order_by(_D.id).limit(limit)
         return list(connection.execute(found).scalars())
 
 
 def count_failures(database: Database, state: State, query: FailureQuery) -> int:
     """How many there are, counted up to LOOK_AT."""
-    with database.read() as connection:
+    with database.history() as connection:
         return count_up_to(connection, select(_D.id).where(*_conditions(state, query)), LOOK_AT)
 
 

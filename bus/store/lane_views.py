@@ -54,7 +54,7 @@ class LaneDetail:
 
 def list_lanes(database: Database, *, limit: int, endpoint: str = "", only_blocked: bool = False) -> Page[LaneLine]:
     """Blocked lanes first, then the longest; of each the one delivery to look at."""
-    with database.read() as connection:
+    with database.history() as connection:
         blocked = _blocked(connection, endpoint)
         longest = {} if only_blocked else _longest(connection, endpoint, limit + len(blocked) + 1)
         numbers = [*blocked, *(number for number in longest if number not in blocked)]
@@ -77,7 +77,7 @@ def lane_detail(database: Database, name: str, *, limit: int) -> LaneDetail:
         this = (_L.id == int(name), _L.id == int(name))
     else:
         raise NotFound(f"{name!r} is not the name of a lane: <endpoint>/<key>, erp/order:4711 say; see: bus lane list")
-    with database.read() as connection:
+    with database.history() as connection:
         lane = connection.execute(select(t.lane).where(*this)).one_or_none()
         if lane is None:
             raise NotFound(f"there is no lane {name}; see: bus lane list")

@@ -195,7 +195,7 @@ def _leases(connection: Connection, now: datetime) -> list[LeaseLine]:
 
 def endpoint_lines(database: Database, names: Collection[str]) -> list[EndpointLine]:
     """These endpoints, and any other the store has a row of; one without a row is open."""
-    with database.read() as connection:
+    with database.history() as connection:
         rows = {row.name: row for row in connection.execute(select(t.endpoint).order_by(_E.name))}
         lines = []
         for name in sorted({*names, *rows}):

@@ -29,7 +29,7 @@ class Unserved:
 def unserved(database: Database, *, served: Collection[str]) -> list[Unserved]:
     """The queues beside `served` in which deliveries are to be claimed; nobody will."""
     found: dict[str, Unserved] = {}
-    with database.read() as connection:
+    with database.history() as connection:
         for waits in _WAITS:
             query = select(_D.queue, func.count().label("deliveries"), func.min(_D.id).label("oldest"))
             for row in connection.execute(query.where(waits, _D.queue.not_in(list(served))).group_by(_D.queue)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -22,10 +23,13 @@ from bus.ports import Actor
 from bus.store import months
 from bus.store import tables as t
 from bus.store.engine import Database
+from bus.store.failures import FailureQuery, dead_groups, list_failures
 from bus.store.follow import message_detail, trace
-from bus.store.overview import overview
+from bus.store.lane_views import list_lanes
+from bus.store.overview import endpoint_lines, overview
 from bus.store.search import MessageQuery, list_messages
 from bus.store.sqlstore import SqlStore
+from bus.store.unserved import unserved
 from bus.store.verify import verify
 from bus.testing import RecordedTelemetry, ScriptedEndpoint
 from tests.conformance.books import discrepancies, states, steps, totals
@@ -461,6 +465,46 @@ def test_a_turn_gives_up_where_somebody_works_for_long_and_is_done_later(store: 
 
     assert turned is not None
     assert turned.moved_along == 2
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda database: list_failures(database, State.DEAD, FailureQuery(), limit=9).items,
+        lambda database: dead_groups(database, FailureQuery()),
+        lambda database: list_lanes(database, limit=9).items,
+        lambda database: unserved(database, served=[]),
+        lambda database: list_messages(database, MessageQuery(state=State.DEAD), limit=9).items,
+        lambda database: message_detail(database, 1).attempts,
+        lambda database: overview(database).routes,
+        lambda database: [line.ready for line in endpoint_lines(database, ["target"])],
+    ],
+)
+def test_who_asks_during_the_turn_is_told_what_was_there(store: SqlStore, ask: Callable[[Database], object]) -> None:
+    target = ScriptedEndpoint(script={"order:8": [PermanentFailure("target.422", "no")]})
+    bus = a_bus(store, PLAIN, adapters={"target": target})
+    bus.receive(a_step("8", 1), a_step("8", 2))
+    bus.run_until_idle()
+    bus.receive(a_step("9", 1))
+    before = ask(store.database)
+
+    with store.database.write() as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute(text("SELECT history.turn(1, 100)"))
+        asked = pool.submit(ask, store.database)
+        _until_somebody_waits(store)
+        connection.commit()
+        told = asked.result()
+
+    assert told == before
+    assert ask(store.database) == before
+
+
+def _until_somebody_waits(store: SqlStore) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    while True:
+        with store.database.look() as connection:
+            if connection.execute(waiting).scalar_one():
+                return
 
 
 def test_a_relay_turns_the_month_and_says_so(store: SqlStore) -> None:
