@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +17,9 @@ from tests.services import PostgreSQL, RabbitMQ, Vhost, postgresql_of_the_run, r
 
 _MISSING = pytest.StashKey[dict[str, str]]()
 _MARKER_OF_FIXTURE = {"installed_rabbitmq": "rabbitmq", "rabbitmq": "rabbitmq", "postgresql": "postgresql"}
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what is to run in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
