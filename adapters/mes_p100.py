@@ -13,7 +13,9 @@ HEALTH = "/health"
 
 
 class MesP100:
-    """Options: `token` (a secret reference, bearer); `ca_file`, `connect_timeout`, `keep_alive` as for http.
+    """Options: `token` (a secret reference, bearer).
+
+    `ca_file`, `certificate`, `key`, `connect_timeout`, `keep_alive` as for http.
 
     The endpoint's address is the URL that takes the schedules.
     """

@@ -64,7 +64,7 @@ class SapOData:
     """Options: `user` and `password` (a secret reference), all others optional:
 
     `client`: the SAP client, sent as sap-client. `transient`: further 4xx statuses worth a retry.
-    `ca_file`, `connect_timeout`, `keep_alive`: see bus.connectors.http.
+    `ca_file`, `certificate`, `key`, `connect_timeout`, `keep_alive`: see bus.connectors.http.
     A path in the endpoint's address, a gateway's, stands before the services' own.
     """
 

@@ -222,7 +222,7 @@ def _adapter_complaint(project: Project, endpoint: Endpoint) -> str:
         # No fault of the project, and no reason to stop all others: what goes there is held.
         if endpoint.adapter in _CONNECTORS and is_reference(endpoint.address):
             # Its options are judged all the same.
-            return _adapter_complaint(project, replace(endpoint, address=f"{endpoint.adapter}://address.invalid/"))
+            return _adapter_complaint(project, replace(endpoint, address=f"{endpoint.adapter}s://address.invalid/"))
     except ConfigurationError as error:
         text = str(error)
         return text if "bus.toml" in text else f"bus.toml [endpoints.{endpoint.name}]: {text}"
@@ -252,7 +252,7 @@ def adapter_of(project: Project, endpoint: Endpoint) -> Adapter:
     """
     factory = _adapter_factory(endpoint)
     address = endpoint.address
-    options = dict(endpoint.options)
+    options = _with_absolute_paths(endpoint.options, project.root)
     if address == "broker":
         options["url"] = "broker"
         address = "amqp://broker"
@@ -271,6 +271,13 @@ def adapter_of(project: Project, endpoint: Endpoint) -> Adapter:
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a project's code; its text may quote a secret
         what = f"making the adapter {endpoint.adapter!r} raised {type(error).__name__}"
         raise ConfigurationError(f"bus.toml [endpoints.{endpoint.name}]: {what}") from None
+
+
+def _with_absolute_paths(options: Mapping[str, object], root: Path) -> dict[str, object]:
+    """Files of TLS are relative to the project; without a certificate a `key` is no file, but the adapter's own."""
+    names = ("ca_file", "certificate", "key") if "certificate" in options else ("ca_file",)
+    files = {name: str(root / value) for name in names if isinstance(value := options.get(name), str) and value}
+    return {**options, **files}
 
 
 def adapter_or_stand_in(project: Project, endpoint: Endpoint, telemetry: Telemetry) -> Adapter:

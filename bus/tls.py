@@ -38,6 +38,8 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     Raises:
         ConfigurationError: a file cannot be read, is not what it should be, or gives its key to everybody.
     """
+    for path in filter(None, (files.ca_file, files.certificate, files.key)):
+        _refuse_what_never_ends(path)
     try:
         context = ssl.create_default_context(cafile=files.ca_file or None)
     except (OSError, ValueError) as error:
@@ -50,6 +52,16 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     elif files.key:
         raise ConfigurationError(f"there is a key, {files.key!r}, and no certificate; name both")
     return context
+
+
+def _refuse_what_never_ends(path: str) -> None:
+    """A pipe would be waited for, and a device read for ever. What is not there is told by whoever opens it."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(f"{path!r} is no ordinary file; PEM is expected")
 
 
 def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
@@ -109,6 +121,25 @@ _ALERTS = {
     "PACKET_LENGTH_TOO_LONG": "it does not speak TLS at this port",
 }
 """By OpenSSL's reasons: what the other side said, or what it sent instead."""
+
+_OF_CERTIFICATES = frozenset(_ALERTS) & {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    "TLSV1_ALERT_UNKNOWN_CA",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED",
+    "SSLV3_ALERT_BAD_CERTIFICATE",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+}
+
+
+def refuses_our_certificate(error: BaseException | None) -> bool:
+    """Whether the other side said so, as it does before it takes anything that was sent on this line.
+
+    In TLS 1.3 (RFC 8446, 4.4.2.4) something may have been sent by then: a client is through with its part of the
+    handshake before its certificate is looked at.
+    """
+    return isinstance(error, ssl.SSLError) and error.reason in _OF_CERTIFICATES
+
 
 _CUT = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
 

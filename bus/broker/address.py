@@ -6,17 +6,16 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from bus.errors import ConfigurationError
+from bus.model.amqp_options import read_amqp_options
 from bus.model.shown_url import shown_url
 from bus.tls import TlsFiles, client_context, is_loopback
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _NEXT_NODE = re.compile(r";\s*(?=amqps?://)")
 _OPTIONS = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
-_OF_TLS = (*_OPTIONS, "server_name_indication", "verify")
-_MECHANISMS = ("plain", "external")
 _EXAMPLE = "amqp://user:password@host:5672/vhost"
 
 
@@ -112,26 +111,10 @@ def _read(url: str, shown: str) -> BrokerAddress:
 
 
 def _options(shown: str, scheme: str, query: str) -> dict[str, str]:
-    """The query's options; a misspelled one must not leave out a check unnoticed."""
-    given = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
-    if unknown := sorted(set(given) - {*_OF_TLS, "auth_mechanism"}):
-        raise ConfigurationError(
-            f"broker URL {shown}: unknown option {', '.join(map(repr, unknown))}; "
-            f"known: {', '.join((*_OF_TLS, 'auth_mechanism'))}"
-        )
-    if given.get("verify", "verify_peer") != "verify_peer":
-        raise ConfigurationError(
-            f"broker URL {shown}: certificates are always checked; name your own authority with cacertfile="
-        )
-    if scheme != "amqps" and (useless := sorted(set(given) & set(_OF_TLS))):
-        raise ConfigurationError(f"broker URL {shown}: {', '.join(useless)} without TLS; amqps:// speaks it")
-    if (mechanism := given.get("auth_mechanism", "plain")) not in _MECHANISMS:
-        raise ConfigurationError(f"broker URL {shown}: auth_mechanism is one of {', '.join(_MECHANISMS)}")
-    if mechanism == "external" and not given.get("certfile"):
-        raise ConfigurationError(
-            f"broker URL {shown}: auth_mechanism=external logs in with a certificate: amqps://, certfile= and keyfile="
-        )
-    return given
+    try:
+        return read_amqp_options(scheme, query)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"broker URL {shown}: {error}") from error
 
 
 def _tls(host: str, given: dict[str, str]) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class Management:
             raise ConfigurationError(
                 f"management URL: unknown option {', '.join(map(repr, unknown))}; known: cacertfile, certfile, keyfile"
             )
+        if parts.scheme == "http" and given:
+            raise ConfigurationError(f"management URL: {', '.join(sorted(given))} without TLS; https:// speaks it")
         host = parts.netloc.rpartition("@")[2]
         self._shown = urlunsplit((parts.scheme, host, "", "", ""))
         self._vhost = quote(vhost, safe="")

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from bus.connectors.addresses import is_link_local
 from bus.connectors.amqp_line import Line, Publication, Target
 from bus.connectors.deadline import Deadline
 from bus.connectors.options import Options, SecretSource
 from bus.errors import ConfigurationError, DeliveryFailure, EndpointDown, Exchange, PermanentFailure
+from bus.model.amqp_options import read_amqp_options
 from bus.model.envelope import routing_key_of, to_properties
 from bus.model.system import Endpoint
 from bus.ports import Answer, Parcel
@@ -33,7 +34,8 @@ class AmqpAdapter:
 
     `user` and `password` (a secret reference), with the address amqp(s)://host[:port]/vhost; or `url`: a secret
     reference to a whole URL with its login, the address is only shown then. Several nodes are separated by `;`.
-    Optional: `exchange` (default bus.out), `ca_file` (PEM of the only authorities to trust).
+    Optional: `exchange` (default bus.out), `ca_file` (PEM of the only authorities to trust). The query of a URL takes
+    `cacertfile`, `certfile`, `keyfile`, `server_name_indication` and `auth_mechanism`, as that of the bus's broker.
 
     Its consumers deduplicate by `message_id`, the identity of the fact: a repeat after a lost confirm is absorbed, so
     `remembers_keys` is true. The delivery's key goes along in the header `idempotency_key`; it alone tells a deliberate
@@ -185,10 +187,9 @@ def _target_source(endpoint: Endpoint, options: Options, secret: SecretSource) -
 def _read_targets(urls: str, *, endpoint: Endpoint, ca_file: str) -> Sequence[Target]:
     """The nodes of a broker, separated by `;`.
 
-    Of their queries `cacertfile`, `certfile`, `keyfile` and `auth_mechanism` are read, as RabbitMQ's URIs have them.
-
     Raises:
-        ConfigurationError: one is no AMQP URL; the text never quotes it, it may bear a password.
+        ConfigurationError: one is no AMQP URL, or an option in its query is wrong; the text never quotes the URL, it
+            may bear a password.
     """
     targets = [_read_target(url.strip(), endpoint=endpoint, ca_file=ca_file) for url in urls.split(";") if url.strip()]
     if not targets:
@@ -208,7 +209,7 @@ def _read_target(url: str, *, endpoint: Endpoint, ca_file: str) -> Target:
         raise ConfigurationError(expected)
     if is_link_local(parts.hostname):
         raise ConfigurationError(f"endpoint {endpoint.name!r}: {parts.hostname} is link-local; it is not called")
-    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    given = _options_of(parts, endpoint=endpoint, ca_file=ca_file)
     return Target(
         host=parts.hostname,
         port=port or PORTS[parts.scheme],
@@ -221,6 +222,16 @@ def _read_target(url: str, *, endpoint: Endpoint, ca_file: str) -> Target:
             certificate=given.get("certfile", ""),
             key=given.get("keyfile", ""),
         ),
+        server_name=given.get("server_name_indication", parts.hostname),
         is_external=given.get("auth_mechanism") == "external",
         name=f"plantbus endpoint {endpoint.name}",
     )
+
+
+def _options_of(parts: SplitResult, *, endpoint: Endpoint, ca_file: str) -> dict[str, str]:
+    try:
+        if ca_file and parts.scheme != "amqps":
+            raise ConfigurationError("option ca_file without TLS; amqps:// speaks it")
+        return read_amqp_options(parts.scheme, parts.query)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"endpoint {endpoint.name!r}: {error}") from error

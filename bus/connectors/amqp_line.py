@@ -51,6 +51,8 @@ class Target:
     password: str = field(repr=False)
     tls: bool
     files: TlsFiles = TlsFiles()
+    server_name: str = ""
+    """The name its certificate must bear; empty: the host's."""
     is_external: bool = False
     """Our certificate is the login (SASL EXTERNAL)."""
     name: str

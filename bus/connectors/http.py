@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -20,6 +19,7 @@ from bus.connectors.masking import Masking, masking
 from bus.connectors.options import Options, SecretSource
 from bus.errors import ConfigurationError, DeliveryFailure, EndpointDown, Exchange, OutcomeUnknown
 from bus.model.system import Endpoint
+from bus.tls import TlsFiles, client_context
 
 ANSWER_LIMIT = 1024 * 1024
 """Bytes of an answer's body that are read; a longer one is unreadable."""
@@ -36,6 +36,10 @@ that race, and a batch still goes over one connection.
 """
 
 
+TRUSTED_BY_THE_SYSTEM = TlsFiles()
+"""The system's authorities, and no certificate of our own."""
+
+
 class HttpConnector:
     """Calls one target for the adapters of one endpoint; safe to use from many threads."""
 
@@ -48,22 +52,23 @@ class HttpConnector:
         connections: int,
         connect_timeout: timedelta = CONNECT_TIMEOUT,
         keep_alive: timedelta = KEEP_ALIVE,
-        ca_file: str = "",
+        files: TlsFiles = TRUSTED_BY_THE_SYSTEM,
     ) -> None:
-        """`ca_file`: PEM of the only authorities to trust; empty: the system's.
-
+        """
         Raises:
-            ConfigurationError: the address is no absolute http(s) URL, bears a login or is link-local, or the
-                ca_file cannot be read.
+            ConfigurationError: the address is no absolute http(s) URL, bears a login or is link-local, or one of the
+                files is wrong, or given where the address speaks no TLS.
         """
         self._address = _checked_address(address)
+        if self._address.scheme == "http" and files != TRUSTED_BY_THE_SYSTEM:
+            raise ConfigurationError("the options ca_file, certificate and key are for TLS; https:// speaks it")
         # A token in the address is a secret too; what an adapter asks for in a query of its own is none.
         self._secret_pairs = query_pairs(self._address)
         self._timeout = timeout
         self._credentials = credentials
         self._connect_timeout = connect_timeout.total_seconds()
         self._client = httpx.Client(
-            transport=GuardedTransport(connections=connections, keep_alive=keep_alive, tls=_tls(ca_file)),
+            transport=GuardedTransport(connections=connections, keep_alive=keep_alive, tls=client_context(files)),
             # Compressed answers could grow beyond every limit after they were measured.
             headers={"accept-encoding": "identity", "user-agent": "plantbus"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -172,8 +177,8 @@ class HttpConnector:
 
 
 def http_connector(endpoint: Endpoint, options: Options, *, secret: SecretSource) -> HttpConnector:
-    """The connector of an endpoint, from its options `user` and `password` or `token`, `ca_file`,
-    `connect_timeout` and `keep_alive` (seconds).
+    """The connector of an endpoint, from its options `user` and `password` or `token`, `ca_file` (PEM of the only
+    authorities to trust), `certificate` and `key` (PEM files of our own), `connect_timeout` and `keep_alive` (seconds).
 
     Raises:
         ConfigurationError: names the endpoint and what is wrong with it.
@@ -186,7 +191,9 @@ def http_connector(endpoint: Endpoint, options: Options, *, secret: SecretSource
             connections=endpoint.concurrency,
             connect_timeout=options.seconds("connect_timeout", CONNECT_TIMEOUT),
             keep_alive=options.seconds("keep_alive", KEEP_ALIVE),
-            ca_file=options.text("ca_file"),
+            files=TlsFiles(
+                ca_file=options.text("ca_file"), certificate=options.text("certificate"), key=options.text("key")
+            ),
         )
     except ConfigurationError as error:
         raise ConfigurationError(f"endpoint {endpoint.name!r}: {error}") from error
@@ -249,10 +256,3 @@ def _checked_address(address: str) -> httpx.URL:
     if is_link_local(host):
         raise ConfigurationError(f"{host} is link-local; the bus does not call such targets")
     return url
-
-
-def _tls(ca_file: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file or None)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"option ca_file {ca_file!r} holds no readable certificates: {error}") from error

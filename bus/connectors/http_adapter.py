@@ -21,7 +21,7 @@ class HttpAdapter:
     `document`: dotted path of the target's document number in its JSON answer; `document_header`: or the header.
     `error_code`, `error_text`: dotted paths of the target's own words in its JSON refusals.
     `transient`: further 4xx statuses worth a retry. `check`: path to GET for a check, `/health`, say.
-    `ca_file`, `connect_timeout`, `keep_alive`: see http_connector.
+    `ca_file`, `certificate`, `key`, `connect_timeout`, `keep_alive`: see http_connector.
     """
 
     def __init__(self, endpoint: Endpoint, *, secret: SecretSource) -> None:

@@ -27,7 +27,7 @@ class Progress:
     connected_anew: bool = False
     in_tls: bool = False
     obstacle: BaseException | None = None
-    """What the socket said when no connection came about; httpcore's pool drops the causes of its exceptions."""
+    """What the socket said when no connection came about, or it broke; httpcore's pool drops the causes."""
     written: int = 0
     """Bytes of the request the operating system took."""
     is_cut: bool = False
@@ -151,8 +151,8 @@ class _GuardedStream(httpcore.NetworkStream):
             raise httpcore.ReadTimeout("the time-out of the exchange is over")
         try:
             received = self._stream.read(max_bytes, seconds)
-        except httpcore.ReadError:
-            progress.is_cut = True
+        except httpcore.ReadError as error:
+            progress.is_cut, progress.obstacle = True, error.__cause__
             raise
         progress.is_cut = not received
         return received
@@ -170,7 +170,7 @@ class _GuardedStream(httpcore.NetworkStream):
             except TimeoutError as error:
                 raise httpcore.WriteTimeout(str(error)) from error
             except OSError as error:
-                progress.is_cut = True
+                progress.is_cut, progress.obstacle = True, error
                 raise httpcore.WriteError(str(error)) from error
             progress.written += taken
             rest = rest[taken:]

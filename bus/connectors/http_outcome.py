@@ -24,6 +24,7 @@ from bus.errors import (
     TransientFailure,
 )
 from bus.model.document import read_json
+from bus.tls import refuses_our_certificate, tls_trouble
 
 BUSY = frozenset({408, 423, 429, 503})
 LONGEST_RETRY_AFTER = timedelta(days=1)
@@ -75,11 +76,19 @@ def failure_of(error: Exception, progress: Progress, *, exchange: Exchange, secr
     detail = secrets.text(_text_of(error))
     if isinstance(error, httpcore.LocalProtocolError | UnicodeError):
         return PermanentFailure("request.invalid", detail)
-    if progress.written:
+    if progress.written and not _is_refused_in_tls(progress):
         return OutcomeUnknown(flaw_of(error, progress), detail, exchange=exchange)
     if isinstance(error, httpcore.PoolTimeout):
         return TransientFailure("endpoint.no-free-connection", "all connections stayed in use until the time-out")
+    if progress.in_tls and progress.obstacle is not None:
+        trouble = tls_trouble(progress.obstacle, option="ca_file", own="certificate and key")
+        detail = secrets.text(trouble) or detail
     return EndpointDown(_cause_unsent(error, progress), detail)
+
+
+def _is_refused_in_tls(progress: Progress) -> bool:
+    """Whether nobody read what was written: the handshake, which had ended for us, was refused by the target."""
+    return progress.in_tls and refuses_our_certificate(progress.obstacle)
 
 
 def flaw_of(error: Exception, progress: Progress) -> str:

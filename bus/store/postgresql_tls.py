@@ -45,7 +45,10 @@ def is_unencrypted(url: URL) -> bool:
 
 def _is_remote(url: URL) -> bool:
     hosts = _said(url, "host", "") or url.host or os.environ.get("PGHOST", "")
-    return any(not _is_here(host) for host in hosts.split(","))
+    # libpq calls hostaddr, whatever host says; and a service is a file of its own that may name any host.
+    addresses = _said(url, "hostaddr", "PGHOSTADDR")
+    service = _said(url, "service", "PGSERVICE")
+    return bool(service) or any(not _is_here(host) for host in (addresses or hosts).split(","))
 
 
 def _is_here(host: str) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,16 +18,29 @@ from urllib.parse import urlencode
 
 import pytest
 
+from bus.bootstrap import adapter_of, broker_url
 from bus.broker.address import read_addresses
 from bus.broker.link import connect, drop
 from bus.broker.management import Management
 from bus.broker.node import PrivateNode
 from bus.broker.node_files import LOOPBACK
+from bus.connectors.amqp import AmqpAdapter
 from bus.connectors.amqp_line import Line, Target
 from bus.connectors.deadline import Deadline
 from bus.connectors.http import HttpConnector
+from bus.connectors.http_adapter import http_adapter
 from bus.connectors.http_credentials import nobody
-from bus.errors import BrokerUnavailable, ConfigurationError, EndpointDown, NotAvailable, StoreUnavailable
+from bus.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    EndpointDown,
+    NotAvailable,
+    SecretUnavailable,
+    StoreUnavailable,
+)
+from bus.model.secret import Secret
+from bus.model.system import Endpoint
+from bus.project import load_project
 from bus.store.engine import Database
 from bus.store.postgresql_tls import is_unencrypted
 from bus.tls import TlsFiles, client_context
@@ -183,6 +198,13 @@ def tls_server(own: Certificate) -> Iterator[int]:
     """The port of a server with this certificate that hangs up after the handshake, however often it is called."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(own.certificate, own.key)
+    with serving(lambda caller: context.wrap_socket(caller, server_side=True).close()) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def serving(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port of a server that answers one caller after another, whatever becomes of each."""
     stopping = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.1)
@@ -191,9 +213,9 @@ def tls_server(own: Certificate) -> Iterator[int]:
             while not stopping.is_set():
                 with contextlib.suppress(OSError):
                     caller, _ = listener.accept()
-                    caller.settimeout(30)
-                    with caller, context.wrap_socket(caller, server_side=True):
-                        pass
+                    with caller:
+                        caller.settimeout(30)
+                        answer(caller)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -260,6 +282,7 @@ def test_an_exchange_is_reached_with_a_certificate_as_login(broker: TlsBroker) -
         ("amqps://u:secret@host?ssl_options=%7B%27cert_reqs%27%3A0%7D", "unknown option 'ssl_options'"),
         ("amqp://u:secret@host?cacertfile=/ca.pem", "cacertfile without TLS; amqps://"),
         ("amqp://u:secret@host?auth_mechanism=external", "logs in with a certificate"),
+        ("amqps://u:secret@host?server_name_indication=", "server_name_indication is empty"),
         ("amqps://u:secret@host?auth_mechanism=external", "logs in with a certificate"),
         ("amqps://u:secret@host?auth_mechanism=anonymous", "auth_mechanism is one of"),
     ],
@@ -271,6 +294,63 @@ def test_an_option_that_would_leave_out_a_check_is_refused(url: str, says: str) 
     assert says in str(caught.value)
     assert "secret" not in str(caught.value)
 
+    endpoint = Endpoint(name="others", system="s", adapter="amqp", address="amqp://host", options={"url": "env:URL"})
+    adapter = AmqpAdapter(endpoint, secret=lambda name: Secret(name, url))
+    with pytest.raises(EndpointDown) as held:
+        adapter.check()
+
+    assert says in held.value.detail
+    assert "secret" not in held.value.detail
+
+
+@pytest.mark.parametrize("name", ["ca_file", "certificate", "key"])
+def test_an_option_of_tls_is_refused_where_an_endpoint_speaks_none(name: str) -> None:
+    def endpoint(adapter: str, options: dict[str, object]) -> Endpoint:
+        address = f"{adapter}://target.plant/"
+        return Endpoint(name="target", system="s", adapter=adapter, address=address, options=options)
+
+    with pytest.raises(ConfigurationError, match="for TLS; https:// speaks it"):
+        http_adapter(endpoint("http", {name: "/some/file.pem"}), secret=no_secret)
+    with pytest.raises(ConfigurationError, match=f"{name}"):
+        AmqpAdapter(endpoint("amqp", {"user": "u", "password": "env:X", name: "/some/file.pem"}), secret=no_secret)
+
+
+def no_secret(name: str) -> Secret:
+    raise SecretUnavailable(name)
+
+
+def test_options_of_tls_are_refused_where_a_management_api_speaks_none() -> None:
+    with pytest.raises(ConfigurationError, match="cacertfile without TLS; https:// speaks it"):
+        Management("http://host:15672?cacertfile=/ca.pem", vhost="/")
+
+
+def test_a_line_to_another_machine_without_tls_is_known() -> None:
+    [remote], [local], [safe] = map(read_addresses, ("amqp://u:p@mq.plant/x", "amqp://u:p@[::1]/x", "amqps://u:p@mq/x"))
+
+    assert (remote.is_unencrypted, local.is_unencrypted, safe.is_unencrypted) == (True, False, False)
+
+
+PROJECT = """
+[bus]
+broker = "amqps://mq.plant/x?auth_mechanism=external&certfile=tls/bus.pem&keyfile=/keys/bus.key;amqps://mq-2.plant/x"
+password = "file:secret"
+"""
+
+
+def test_files_of_a_broker_s_url_are_the_project_s_and_a_certificate_needs_no_password(tmp_path: Path) -> None:
+    (tmp_path / "bus.toml").write_text(PROJECT)
+    (tmp_path / "secret").write_text("first-password")
+    (tmp_path / "secret").chmod(0o600)
+
+    external, plain = read_addresses(broker_url(load_project(tmp_path)))
+
+    assert external.is_external
+    assert (external.user, external.password) == ("bus", "")
+    assert external.tls is not None
+    assert external.tls["certfile"] == f"{tmp_path}/tls/bus.pem"
+    assert external.tls["keyfile"] == "/keys/bus.key"
+    assert (plain.user, plain.password) == ("bus", "first-password")
+
 
 def wrong_files(papers: Papers, folder: Path) -> dict[str, tuple[TlsFiles, str]]:
     good, other = papers.certificate(USER), papers.certificate("stranger")
@@ -280,6 +360,8 @@ def wrong_files(papers: Papers, folder: Path) -> dict[str, tuple[TlsFiles, str]]
     open_key = folder / "open.key"
     open_key.write_bytes(good.key.read_bytes())
     open_key.chmod(0o644)
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
     mine = str(good.certificate)
     return {
         "no authority there": (TlsFiles(ca_file=str(folder / "none")), "holds no certificates of authorities"),
@@ -289,6 +371,9 @@ def wrong_files(papers: Papers, folder: Path) -> dict[str, tuple[TlsFiles, str]]
         "no certificate in it": (TlsFiles(certificate=str(text)), "or are not PEM"),
         "the key of another": (TlsFiles(certificate=mine, key=str(other.key)), "do not go together"),
         "a key for everybody": (TlsFiles(certificate=mine, key=str(open_key)), f"chmod 600 {open_key}"),
+        "a pipe nobody writes to": (TlsFiles(ca_file=str(pipe)), "is no ordinary file"),
+        "a device without end": (TlsFiles(certificate="/dev/zero"), "is no ordinary file"),
+        "a folder": (TlsFiles(certificate=mine, key=str(folder)), "is no ordinary file"),
         "a key alone": (TlsFiles(key=str(good.key)), "there is a key"),
     }
 
@@ -310,14 +395,100 @@ def test_a_target_whose_certificate_expired_holds_its_endpoint(papers: Papers) -
             timeout=timedelta(seconds=30),
             credentials=nobody(),
             connections=1,
-            ca_file=str(papers.ours.ca_file),
+            files=TlsFiles(ca_file=str(papers.ours.ca_file)),
         )
         with pytest.raises(EndpointDown) as caught:
             line.post("/", b"{}", headers={}, deadline=line.deadline())
         line.close()
 
     assert caught.value.cause == "endpoint.tls"
-    assert "certificate has expired" in caught.value.detail
+    assert "its certificate has expired: it needs a new one" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (USER, "200"),
+        ("", "it asks for a client certificate: name ours with certificate and key"),
+        ("foreign", "it does not trust the authority of our certificate"),
+        ("expired", "our certificate has expired"),
+    ],
+)
+def test_a_target_that_asks_for_a_certificate_gets_ours_or_holds_its_endpoint_and_leaves_no_doubt(
+    papers: Papers, name: str, says: str
+) -> None:
+    own = papers.certificate(name) if name else None
+    files = TlsFiles(
+        ca_file=str(papers.ours.ca_file),
+        certificate=str(own.certificate) if own else "",
+        key=str(own.key) if own else "",
+    )
+    server = papers.ours.certificate("localhost", names="DNS:localhost")
+    with ssl_target(server, papers.ours.ca_file) as port:
+        line = HttpConnector(
+            f"https://localhost:{port}/",
+            timeout=timedelta(seconds=30),
+            credentials=nobody(),
+            connections=1,
+            files=files,
+        )
+        try:
+            said = f"{line.post('/', b'{}', headers={}, deadline=line.deadline()).status}"
+        except EndpointDown as error:
+            said = str(error)
+        line.close()
+
+    assert says in said
+
+
+def test_files_of_an_endpoint_s_options_are_the_project_s(
+    papers: Papers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = papers.certificate(USER)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "bus.toml").write_text(PROJECT)
+    for name, file in (("ca.pem", papers.ours.ca_file), ("own.pem", own.certificate), ("own.key", own.key)):
+        (project / name).write_bytes(file.read_bytes())
+    (project / "own.key").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    options = {"ca_file": "ca.pem", "certificate": "own.pem", "key": "own.key"}
+    endpoint = Endpoint(name="target", system="s", adapter="http", address="https://target.plant/", options=options)
+
+    adapter_of(load_project(project), endpoint).close()
+
+    (project / "own.key").unlink()
+    with pytest.raises(ConfigurationError, match=re.escape(f"{project}/own.key")):
+        adapter_of(load_project(project), endpoint)
+
+
+@contextlib.contextmanager
+def ssl_target(own: Certificate, ca_file: Path) -> Iterator[int]:
+    """The port of a server that answers whoever shows a certificate of this authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca_file)
+    context.load_cert_chain(own.certificate, own.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with serving(lambda caller: _answer_in_tls(context, caller)) as port:
+        yield port
+
+
+def _answer_in_tls(context: ssl.SSLContext, caller: socket.socket) -> None:
+    """Closed on what nobody read, a line loses what was said last: so all is read, to the caller's end."""
+    with caller.dup() as below:
+        try:
+            with context.wrap_socket(caller, server_side=True) as line:
+                line.recv(65_536)
+                line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                _read_to_its_end(line)
+        except ssl.SSLError:
+            # In TLS 1.3 the caller may have sent its request by then.
+            below.shutdown(socket.SHUT_WR)
+            _read_to_its_end(below)
+
+
+def _read_to_its_end(line: socket.socket) -> None:
+    while line.recv(65_536):
+        pass
 
 
 # --- PostgreSQL ------------------------------------------------------------------------------------------------------
@@ -395,6 +566,26 @@ def test_a_store_on_this_machine_needs_no_tls(address: str) -> None:
     assert not is_unencrypted(url)
 
 
+@pytest.mark.parametrize(
+    ("query", "variable"),
+    [
+        ("hostaddr=10.0.0.5", ""),
+        ("hostaddr=10.0.0.5&host=localhost", ""),
+        ("service=plant", ""),
+        ("", "PGHOSTADDR"),
+        ("", "PGSERVICE"),
+    ],
+)
+def test_no_other_way_to_name_a_machine_gets_around_the_check(
+    query: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "10.0.0.5")
+
+    assert Database(f"postgresql://u@/x?{query}").url.query["sslmode"] == "verify-full"
+    assert is_unencrypted(Database(f"postgresql://u@/x?sslmode=disable&{query}").url)
+
+
 @pytest.mark.parametrize("mode", ["require", "prefer", "allow", "verify-ca", "verify_full", ""])
 def test_a_mode_that_does_not_look_who_answers_is_refused(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not mode:
@@ -422,27 +613,14 @@ def test_a_store_that_does_not_speak_tls_is_told(papers: Papers) -> None:
 @contextlib.contextmanager
 def plain_postgresql() -> Iterator[int]:
     """The port of what answers, as PostgreSQL without TLS does, every wish for it with `N`."""
-    stopping = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(0.1)
+    with serving(_refuse_tls) as port:
+        yield port
 
-        def serve() -> None:
-            while not stopping.is_set():
-                with contextlib.suppress(OSError):
-                    caller, _ = listener.accept()
-                    with caller:
-                        caller.settimeout(30)
-                        caller.recv(8)
-                        caller.sendall(b"N")
-                        caller.recv(1)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            stopping.set()
-            thread.join()
+def _refuse_tls(caller: socket.socket) -> None:
+    caller.recv(8)
+    caller.sendall(b"N")
+    caller.recv(1)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------
