@@ -1,4 +1,9 @@
-"""The store's clock: the database's on PostgreSQL, the machine's on SQLite, which knows none of that precision."""
+"""The store's clock: the database's on PostgreSQL, the machine's on SQLite, which knows none of that precision.
+
+By it go the times in the records, what is tried again or checked later, and when "absent" begins to count: a clock that
+is set back by an hour has them wait an hour longer, one that is set ahead has them come at once. Order goes by places,
+leases by counters that each observer times with its own monotonic clock.
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def queues_with_work(database: Database, *, queues: Collection[str], older_than:
                 .order_by(_D.changed_at)
                 .limit(1)
             ).scalar()
-            if oldest is not None and oldest <= now - older_than:
+            # Later than now: the clock was set back. Nobody waits for it to get there again.
+            if oldest is not None and not now - older_than < oldest <= now + older_than:
                 found.add(queue)
         doubts = select(_D.queue).where(_D.state == str(State.IN_DOUBT), _D.due_at <= now).distinct()
         found.update(connection.execute(doubts).scalars())

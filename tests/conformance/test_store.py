@@ -718,6 +718,15 @@ def test_ready_ones_that_nobody_claims_are_named_after_a_while(store: SqlStore) 
     assert (young, old) == (set(), {SEND})
 
 
+def test_ready_ones_that_a_clock_set_back_puts_into_the_future_are_named_at_once(store: SqlStore) -> None:
+    keep_steps(store, "a")
+    with store.database.write() as connection:
+        ahead = store.database.now(connection) + SECOND * 3600
+        connection.execute(update(t.delivery).values(changed_at=ahead))
+
+    assert store.queues_with_work(queues=[SEND], older_than=SECOND * 60) == {SEND}
+
+
 def test_a_closed_endpoint_has_no_work_but_its_check(store: SqlStore) -> None:
     keep_steps(store, "a")
     _trip(store, check_in=SECOND * 60)

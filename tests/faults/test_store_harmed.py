@@ -50,6 +50,10 @@ class Server:
     def pid(self) -> int:
         return int((self.made.folder / "data" / "postmaster.pid").read_text().split()[0])
 
+    @property
+    def log(self) -> Path:
+        return self.made.folder / "log"
+
     def end(self, number: signal.Signals) -> None:
         """Its first process gets the signal: SIGQUIT is the immediate stop, SIGKILL leaves even its pid file."""
         pid = self.pid
@@ -64,15 +68,16 @@ class Server:
 
         def is_up() -> bool:
             if not self._again or self._again[-1].poll() is not None:
-                self._again.append(
-                    subprocess.Popen(
-                        self._command,
-                        user=self.made.folder.stat().st_uid,
-                        cwd="/",
-                        stderr=subprocess.DEVNULL,
-                        start_new_session=True,
+                with self.log.open("ab") as log:
+                    self._again.append(
+                        subprocess.Popen(
+                            self._command,
+                            user=self.made.folder.stat().st_uid,
+                            cwd="/",
+                            stderr=log,
+                            start_new_session=True,
+                        )
                     )
-                )
             return self.accepts()
 
         assert until(is_up, within=PATIENCE)
@@ -279,7 +284,7 @@ def failing_disk(server: Server, strace: Path) -> None:
     """A flush fails: PostgreSQL trusts nothing it has in memory any more and recovers from its log."""
 
     def panics() -> int:
-        return (server.made.folder / "log").read_text(errors="replace").count("PANIC:")
+        return server.log.read_text(errors="replace").count("PANIC:")
 
     before = panics()
     # Those that run now: in its recovery PostgreSQL 18 would wait for ever for a disk that fails.
