@@ -72,7 +72,7 @@ def open_store(project: Project, *, background: bool = False, connections: int =
 def upgrade_store(project: Project) -> SqlStore:
     """The project's store, its tables made or brought up to date."""
     database = open_database(project)
-    schema.upgrade(database)
+    schema.upgrade(database, lease=project.settings.lease)
     return SqlStore(database)
 
 

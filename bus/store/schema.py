@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib import resources
 
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from bus.errors import NotAvailable
+from bus.model.lease import LEASE
 from bus.private_files import make_private_file, make_private_folder
+from bus.store import tables as t
 from bus.store.engine import Database
 
 
-def upgrade(database: Database) -> None:
-    """Bring the tables to this release's revision; safe to call again and from several processes at once."""
+def upgrade(database: Database, *, lease: timedelta = LEASE) -> None:
+    """Bring the tables to this release's revision; safe to call again and from several processes at once.
+
+    Raises:
+        NotAvailable: a newer release made the tables, or somebody works with the old ones: who beat within `lease`.
+    """
     # Imported here: every command asks for the revision, and Alembic takes as long to import as most take to answer.
     from alembic import command
     from alembic.config import Config
@@ -23,10 +30,36 @@ def upgrade(database: Database) -> None:
             make_private_file(database.path)  # SQLite would make it for everybody; its journals get the file's mode
         except OSError as error:
             raise NotAvailable(f"the store {database.path} cannot be made: {error.strerror}") from error
+    _require_upgradable(database, lease)
     config = Config()
     config.set_main_option("script_location", str(resources.files("bus.store") / "migrations"))
     config.attributes["database"] = database
     command.upgrade(config, "head")
+
+
+def _require_upgradable(database: Database, lease: timedelta) -> None:
+    current, needed = revisions(database)
+    if current is None or current == needed:
+        return
+    _require_known(current, needed)
+    with database.read() as connection:
+        seen = database.now(connection) - lease
+        holders = select(t.lease.c.holder).where(t.lease.c.beat_at > seen).order_by(t.lease.c.name)
+        at_work = list(connection.execute(holders).scalars())
+    if at_work:
+        raise NotAvailable(
+            f"the store is at revision {current} and its tables are in use: {', '.join(at_work)}. Stop every router, "
+            f"worker and relay of the release before; a killed one counts for {lease.total_seconds():.0f} s more. Then "
+            "repeat: bus store upgrade"
+        )
+
+
+def _require_known(current: str, needed: str) -> None:
+    if current > needed:
+        raise NotAvailable(
+            f"the store is at revision {current}, made by a newer release; this one knows {needed}. Start the newer "
+            "release here, or go back to a backup from before its upgrade"
+        )
 
 
 def revisions(database: Database) -> tuple[str | None, str]:
@@ -51,6 +84,7 @@ def require_current(database: Database) -> None:
             "bus.toml (for a kept demo: . .demo/env); a new, empty one is made with: bus store upgrade"
         )
     current, needed = revisions(database)
+    _require_known(current or "", needed)
     if current != needed:
         raise NotAvailable(
             f"the store is at revision {current or 'none'}, this release needs {needed}; run: bus store upgrade"
