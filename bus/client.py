@@ -20,6 +20,7 @@ from bus.broker.publisher import Outcome, Publication, Publisher
 from bus.errors import BrokerUnavailable, ConfigurationError, PublishError
 from bus.model.contract import TYPE_NAME
 from bus.model.envelope import EXCHANGE, PERSISTENT
+from bus.model.stated import END_OF_SEQUENCE
 from bus.model.system import NAME
 
 PATIENCE = timedelta(seconds=30)
@@ -34,7 +35,9 @@ class Fact:
     """One fact to publish.
 
     `message_id` identifies the fact and stays the same when it is sent again; left out, the bus takes the identity its
-    contract names. `time` is when it happened, aware; left out, it is now.
+    contract names. `time` is when it happened, aware; left out, it is now. `sequence` is which one it is, from 1, of
+    all that this system says at this site about the subject; a fact that is sent again keeps its number. With it
+    `bus message gaps` shows what got lost.
     """
 
     type: str
@@ -44,6 +47,7 @@ class Fact:
     time: datetime | None = None
     content_type: str = "application/json"
     correlation_id: str = ""
+    sequence: int | None = None
     headers: Mapping[str, str | int] = field(default_factory=dict)
 
 
@@ -98,8 +102,9 @@ class Line:
         time: datetime | None = None,
         content_type: str = "application/json",
         correlation_id: str = "",
+        sequence: int | None = None,
     ) -> None:
-        """Publish one fact; returns when the broker confirmed it to disk.
+        """Publish one fact, see Fact; returns when the broker confirmed it to disk.
 
         Raises:
             PublishRefused: this system may not publish it; trying again does not help.
@@ -114,6 +119,7 @@ class Line:
             time=time,
             content_type=content_type,
             correlation_id=correlation_id,
+            sequence=sequence,
         )
         error = self.publish_many([fact])[0]
         if error is not None:
@@ -195,6 +201,8 @@ class Line:
         headers: dict[str, str | int] = {**fact.headers, "site": self._site, "time": happened.isoformat()}
         if fact.subject:
             headers["subject"] = fact.subject
+        if fact.sequence is not None:
+            headers["sequence"] = _checked(fact.sequence)
         properties: dict[str, Any] = {
             "type": fact.type,
             "app_id": self._system,
@@ -216,6 +224,12 @@ class Line:
         while not self._closed.wait(_TICK):
             with self._lock:
                 self._publisher.keep_alive()
+
+
+def _checked(sequence: int) -> int:
+    if isinstance(sequence, bool) or not isinstance(sequence, int) or not 0 <= sequence < END_OF_SEQUENCE:
+        raise ConfigurationError(f"sequence {sequence!r}: a whole number from 1 is expected")
+    return sequence
 
 
 def _fact_key(publication: Publication) -> tuple[str, str, str, bytes]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import BusGroup, Instant, more_note, paged
+from bus.cli.gaps import gaps, normal_subject
 from bus.cli.message_parts import message_parts, receipt_parts
 from bus.cli.output import WIDE, Column, number, styled
 from bus.cli.texts import one_line, plain
@@ -33,6 +34,9 @@ BATCH = 500
 @click.group(cls=BusGroup)
 def message() -> None:
     """Find messages, look at one, follow one to its last effect."""
+
+
+message.add_command(gaps)
 
 
 # --- list ------------------------------------------------------------------------------------------------------------
@@ -80,7 +84,7 @@ def list_(
     query = MessageQuery(
         type=type_name,
         system=system,
-        subject=_normal(subject, work) if subject else "",
+        subject=normal_subject(subject, work),
         correlation=correlation,
         document=document,
         state=State(state.upper().replace("-", "_")) if state not in (None, UNROUTED) else None,
@@ -90,15 +94,6 @@ def list_(
     )
     query, matches = _with_documents(query, where, work)
     _list_messages(work, query, matches, limit, everything)
-
-
-def _normal(subject: str, work: Desk) -> str:
-    """The subject as the store has it: `order:0004711` is `order:4711` where the contract says so."""
-    kind = subject.partition(":")[0]
-    for contract in work.catalogue.contracts.values() if work.catalogue else ():
-        if contract.key is not None and contract.key.kind == kind:
-            return contract.key.normalise(subject)
-    return subject
 
 
 def _with_documents(query: MessageQuery, where: tuple[str, ...], work: Desk) -> tuple[MessageQuery, Matches | None]:

@@ -31,6 +31,7 @@ def message_parts(detail: MessageDetail, out: Output) -> Iterator[RenderableType
             ("id", line.id),
             ("accepted", line.accepted_at),
             ("happened", line.time),
+            ("sequence", "" if line.sequence is None else number(line.sequence)),
             ("correlation", line.correlation_id),
             ("caused by", line.causation_id),
             ("made by", made_by),

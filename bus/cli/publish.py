@@ -23,9 +23,21 @@ if TYPE_CHECKING:
 @click.option("--site", default="", help="At which site; else the system's only one.")
 @click.option("--subject", default="", help="What it is about: order:4711; else the contract reads it from the body.")
 @click.option("--id", "message_id", default="", help="Identity of the fact; publishing it twice under one id is safe.")
+@click.option(
+    "--sequence",
+    type=click.IntRange(0),
+    help="Which one it is, from 1, of all the system says at the site about the subject.",
+)
 @click.option("--content-type", default="", help="Else the contract's first.")
 def publish(
-    file: IO[bytes], type_name: str, system: str, site: str, subject: str, message_id: str, content_type: str
+    file: IO[bytes],
+    type_name: str,
+    system: str,
+    site: str,
+    subject: str,
+    message_id: str,
+    sequence: int | None,
+    content_type: str,
 ) -> None:
     """Publish FILE (- for standard input); returns when the broker has it on disk."""
     from bus.bootstrap import broker_url
@@ -53,6 +65,7 @@ def publish(
             body,
             subject=subject,
             message_id=message_id,
+            sequence=sequence,
             content_type=content_type or contract.content_types[0],
         )
     said = {"published": True, "type": type_name, "system": system, "site": where, "id": message_id, "bytes": len(body)}

@@ -35,6 +35,7 @@ class Message:
     correlation_id: str = ""
     causation_id: str = ""
     sequence: int | None = None
+    """Which one it is, from 1, of all that its system said at its site about its subject; see bus.model.sequence."""
     business_date: date | None = None
     dataschema: str = ""
     traceparent: str = ""

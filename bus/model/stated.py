@@ -14,6 +14,9 @@ from bus.model import cloud_event
 LONGEST_NAME = 200
 """Letters in a message id, correlation id or subject."""
 
+END_OF_SEQUENCE = 10**18
+"""A sequence number is smaller."""
+
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?(?P<zone>[Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -76,6 +79,30 @@ def read_fields(properties: Mapping[str, Any], headers: Mapping[str, Any], body:
         business_date=_date(_text(headers, "business_date") or event.text("businessdate")),
         body=body if event.body is None else event.body,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class StatedPlace:
+    """Which number of its subject a message is; `subject` is empty where the contract reads it from `body`."""
+
+    subject: str
+    sequence: int
+    body: bytes
+
+
+def read_place(properties: Mapping[str, Any], headers: Mapping[str, Any], body: bytes) -> StatedPlace | None:
+    """The place, be it that nothing else of the message can be read; None: it states none."""
+    try:
+        media_type, _ = _media_type(_text(properties, "content_type", longest=255))
+        event = cloud_event.attributes_of(headers, media_type=media_type, body=body)
+    except MessageInvalid:
+        event = cloud_event.CloudEvent()
+    try:
+        sequence = _whole(headers.get("sequence", event.get("sequence")))
+        subject = _text(headers, "subject") or event.text("subject", longest=LONGEST_NAME)
+    except MessageInvalid:
+        return None
+    return None if sequence is None else StatedPlace(subject, sequence, body if event.body is None else event.body)
 
 
 def _text(fields: Mapping[str, Any], name: str, *, longest: int = LONGEST_NAME) -> str:
@@ -148,7 +175,7 @@ def _date(value: str) -> date | None:
 def _whole(value: object) -> int | None:
     if value is None or value == "":
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < END_OF_SEQUENCE:
         return value
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)

@@ -50,6 +50,7 @@ class MessageLine:
     causation_id: str
     content_type: str
     time: datetime | None
+    sequence: int | None
     business_date: date | None
     accepted_at: datetime
     parent: int | None
@@ -141,7 +142,7 @@ def in_state(column: ColumnElement[Any], *states: State) -> ColumnElement[bool]:
     return column == words[0] if len(words) == 1 else column.in_(words)
 
 
-MESSAGE_COLUMNS = [column for column in t.message.c if column.name not in ("body", "digest", "sequence")]
+MESSAGE_COLUMNS = [column for column in t.message.c if column.name not in ("body", "digest")]
 
 
 def message_line(row: Any, deliveries: Mapping[str, int]) -> MessageLine:
@@ -156,6 +157,7 @@ def message_line(row: Any, deliveries: Mapping[str, int]) -> MessageLine:
         causation_id=row.causation_id,
         content_type=row.content_type,
         time=row.time,
+        sequence=row.sequence,
         business_date=row.business_date,
         accepted_at=row.accepted_at,
         parent=row.parent,

@@ -61,6 +61,25 @@ def test_three_lines_publish_a_fact_with_everything_the_bus_wants_to_know(plant:
     assert before <= datetime.fromisoformat(envelope.headers["time"]) <= datetime.now(UTC)
 
 
+def test_a_fact_bears_the_number_its_system_gave_it_also_when_it_is_published_again(plant: Plant) -> None:
+    with connect(plant.url("mes"), system="mes", site="P100") as line:
+        line.publish(REPORT, b"1", subject="order:1", message_id="m-1", sequence=1)
+        line.publish_many([Fact(type=REPORT, body=b"2", sequence=2), Fact(type=REPORT, body=b"3")])
+        line.publish(REPORT, b"1", subject="order:1", message_id="m-1", sequence=1)
+
+    assert [envelope.headers.get("sequence") for envelope in arrived(plant, 4)] == [1, 2, None, 1]
+
+
+@pytest.mark.parametrize("sequence", [-1, 10**18, True, "7", 1.0])
+def test_a_number_that_no_message_may_bear_is_refused_before_anything_is_sent(plant: Plant, sequence: object) -> None:
+    with connect(plant.url("mes"), system="mes", site="P100") as line:
+        with pytest.raises(ConfigurationError, match="a whole number from 1 is expected"):
+            line.publish_many([Fact(type=REPORT, body=b"1"), Fact(type=REPORT, body=b"2", sequence=sequence)])  # type: ignore[arg-type]  # the point
+        line.publish(REPORT, b"3")
+
+    assert [envelope.body for envelope in arrived(plant, 1)] == [b"3"]
+
+
 def test_bytes_go_out_as_they_are(plant: Plant) -> None:
     with connect(plant.url("mes"), system="mes", site="P100") as line:
         line.publish(REPORT, b"<a/>", content_type="application/xml")

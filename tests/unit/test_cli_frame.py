@@ -23,6 +23,7 @@ READS_STORE = [
     ("message", "list", "--state", "invalid"),
     ("message", "show", "1"),
     ("message", "trace", "1"),
+    ("message", "gaps"),
     ("dead", "list"),
     ("dead", "show", "1"),
     ("dead", "replay", "1", "--reason", "r"),
@@ -105,6 +106,7 @@ def test_every_command_of_the_bus_is_there() -> None:
     assert {" ".join(words) for words in leaves(bus)} == {
         *("run", "router", "worker", "relay", "check", "status", "doctor", "publish", "bench"),
         *("route list", "route explain", "route try", "message list", "message show", "message trace"),
+        "message gaps",
         *("dead list", "dead show", "dead replay", "dead discard"),
         *("doubt list", "doubt show", "doubt happened", "doubt absent"),
         *("lane list", "lane show", "endpoint list", "endpoint show", "contract list", "contract show"),
