@@ -32,13 +32,17 @@ if TYPE_CHECKING:
     help="Discrepancies shown at most.",
 )
 def status(prove: bool, limit: int) -> int:
-    """The ledger: nothing accepted is lost. Exit code 1 where a sum does not balance."""
+    """The ledger: nothing accepted is lost. Exit code 1 where a sum does not balance.
+
+    --verify also counts the numbers that are missing in what systems said; see bus message gaps.
+    """
     from bus.store.overview import endpoint_lines, overview
 
     work = desk()
     found = overview(work.database)
     endpoints = [line for line in endpoint_lines(work.database, work.settings.endpoints) if line.state != "open"]
     discrepancies, more = _proved(work, limit) if prove else ([], 0)
+    gaps = _gaps(work) if prove else 0
     value = {
         "at": found.at,
         "equations": [_equation(equation) for equation in found.equations],
@@ -53,10 +57,12 @@ def status(prove: bool, limit: int) -> int:
         ],
     }
     if prove:
-        value |= {"verified": not discrepancies, "discrepancies": discrepancies, "more": more}
+        value |= {"verified": not discrepancies, "discrepancies": discrepancies, "more": more, "gaps": gaps}
     work.out.one(value, lambda: _parts(found, endpoints, work))
     if prove and work.out.format == "table":
         _show_proof(discrepancies, more, work)
+        if gaps:
+            _show_gaps(gaps, work)
     sound = all(equation.balances for equation in found.equations) and not discrepancies
     return OK if sound else FOUND_BAD
 
@@ -156,6 +162,23 @@ def _proved(work: Desk, limit: int) -> tuple[list[Discrepancy], int]:
             else:
                 more += 1
     return shown, more
+
+
+def _gaps(work: Desk) -> int:
+    """Gaps in what systems numbered, counted up to COUNTED; what was received adds up without them."""
+    from bus.model.contract import Contracts
+    from bus.store.gaps import list_gaps
+
+    contracts = work.catalogue.contracts if work.catalogue else Contracts(())
+    page = list_gaps(work.database, contracts=contracts, limit=1)
+    return len(page.items) + page.more
+
+
+def _show_gaps(gaps: int, work: Desk) -> None:
+    from bus.store.views import COUNTED
+
+    said = f"{counted(gaps, 'gap', exact=gaps <= COUNTED)} in what systems numbered: never received, or lost since."
+    work.out.print(Text(f"{said}  Next: bus message gaps", style="yellow"))
 
 
 def _show_proof(discrepancies: list[Discrepancy], more: int, work: Desk) -> None:

@@ -6,18 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
 
 from bus.broker.address import read_addresses
+from bus.broker.consumer import Consumer
 from bus.broker.link import connect
 from bus.model.topology import ENGINE
 from tests.services import Vhost
+from tests.system.a_plant import read
 
 ROOT = Path(__file__).parents[2]
 INBOUND = "bus.in.transaction.0"
@@ -97,6 +100,13 @@ class Site:
         assert asked.returncode == (1 if found else 0), asked.stderr
         return found
 
+    def headers_of_the_next(self, queue: str = INBOUND) -> Mapping[str, Any]:
+        consumer = Consumer(self.vhost.amqp_url, queue)
+        try:
+            return read(consumer, 1)[0].headers
+        finally:
+            consumer.close()
+
     def waiting(self, queue: str = INBOUND) -> int:
         connection = connect(read_addresses(self.vhost.amqp_url), name="a test")
         try:
@@ -134,11 +144,12 @@ def test_topology_apply_makes_what_diff_misses_and_a_system_can_publish_then(sit
     assert json.loads(applied.stdout)["users"] == 2
     assert site.differences() == set()
     (site.folder / "step.json").write_text('{"order": "4711"}')
-    words = ("publish", str(site.folder / "step.json"), "--type", STEP, "--system", "mes")
+    words = ("publish", str(site.folder / "step.json"), "--type", STEP, "--system", "mes", "--sequence", "7")
     published = site.type(*words, login=False)
     assert published.returncode == 0, published.stderr
     assert "The broker has it" in published.stdout
     assert site.waiting() == 1
+    assert site.headers_of_the_next()["sequence"] == 7
 
 
 def test_topology_apply_twice_changes_nothing_and_repairs_a_right_that_was_widened(site: Site) -> None:

@@ -80,3 +80,15 @@ def test_a_message_shows_the_number_it_bears(plant: Plant) -> None:
 
     assert received["sequence"] == 4
     assert any(line.split() == ["sequence", "4"] for line in shown.stdout.splitlines())
+
+
+def test_status_verify_counts_the_gaps_and_holds_none_against_the_ledger(plant: Plant) -> None:
+    assert plant.json("status", "--verify")["gaps"] == 0
+    number_what_mes_p200_said(plant, booked=4, doubtful=2)
+
+    result = plant.type("status", "--verify")
+
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "2 gaps in what systems numbered: never received, or lost since. Next: bus message gaps" in said
+    assert plant.json("status", "--verify")["gaps"] == 2
