@@ -109,7 +109,7 @@ class Line:
         Raises:
             PublishRefused: this system may not publish it; trying again does not help.
             Unroutable: no queue took it.
-            BrokerUnavailable: no confirm in time; it is kept and goes first with the next publish.
+            BrokerUnavailable: no confirm in time; the message is kept here and goes first with the next publish.
         """
         fact = Fact(
             type=type_name,

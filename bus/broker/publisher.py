@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,11 +18,13 @@ from bus.broker.link import CONNECT_LIMIT, HEARTBEAT, LOST, connect, drain, drop
 from bus.errors import BrokerUnavailable, PublishError, PublishRefused, Unroutable
 
 Outcome = PublishError | BrokerUnavailable | None
-"""None: the broker confirmed. BrokerUnavailable: unknown, publish it again under the same id."""
+"""None: the broker confirmed. BrokerUnavailable: unknown, or not kept just now; publish it again under the same id."""
 
 WINDOW = 512
 """Messages on the way before confirms are waited for."""
 
+_ENOUGH = 1024
+"""Subjects; as many reach every partition, of which there are 64 at the most."""
 _LOOK = timedelta(milliseconds=1)
 _TICK = timedelta(seconds=1)
 _LONGEST = 255  # bytes of a short string in AMQP 0-9-1
@@ -53,6 +56,11 @@ class Publication:
             if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
                 raise PublishRefused(f"header {name!r} is {value}: send numbers beyond {_LARGEST} as text")
 
+    @property
+    def subject(self) -> str:
+        """What its partition follows from; empty where it has none."""
+        return str(self.headers.get("subject", ""))
+
     def message(self) -> Any:
         return Message(self.body, application_headers=dict(self.headers), **self.properties)
 
@@ -72,6 +80,7 @@ class Publisher:
         self._channel: Any = None
         self._flight: _Flight | None = None
         self._published = 0
+        self._begun = _Begun()
         self._used_at = 0.0
         self._blocked = ""
 
@@ -149,10 +158,11 @@ class Publisher:
     def _open_channel(self) -> None:
         self._channel = self._connection.channel()
         self._channel.events["basic_ack"].add(lambda tag, multiple: self._settle(tag, multiple, None))
-        self._channel.events["basic_nack"].add(lambda tag, multiple: self._settle(tag, multiple, PublishError(_NACKED)))
+        self._channel.events["basic_nack"].add(lambda tag, multiple: self._settle(tag, multiple, _not_kept()))
         self._channel.events["basic_return"].add(self._on_return)
         self._channel.confirm_select()
         self._published = 0
+        self._begun = _Begun()
 
     def _drop(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
@@ -181,12 +191,14 @@ class Publisher:
         return outcome
 
     def _fly(self, publications: Sequence[Publication], deadline: float) -> list[Outcome]:
-        flight = self._flight = _Flight(publications)
+        flight = self._flight = _Flight(publications, self._begun)
         try:
             for at, publication in enumerate(publications):
-                self._write(publication, flight, at, deadline)
-                while len(flight.outstanding) >= self._window:
+                while len(flight.outstanding) >= self._window or flight.holds_back(publication):
                     self._listen(deadline)
+                if flight.nacked:
+                    break
+                self._write(publication, flight, at, deadline)
             while flight.outstanding:
                 self._listen(deadline)
         except ChannelError as error:
@@ -202,13 +214,17 @@ class Publisher:
         finally:
             self._flight = None
             self._used_at = time.monotonic()
+        if flight.nacked:
+            # RabbitMQ 3.10 goes on to nack on an AMQP channel whose first message met a queue without a leader.
+            self._leave_channel()
+            return flight.lost(_not_kept())
         return flight.outcomes
 
     def _write(self, publication: Publication, flight: _Flight, at: int, deadline: float) -> None:
         remaining = max(deadline - time.monotonic(), 0.001)
         arguments = (0, publication.exchange, publication.routing_key, publication.mandatory, False)
         self._published += 1
-        flight.outstanding[self._published] = at
+        flight.put(self._published, at)
         # Not basic_publish: it reads with a time-out of zero before every message, and then spins on half a frame.
         with self._connection.transport.having_timeout(remaining):
             self._channel.send_method(spec.Basic.Publish, "Bssbb", arguments, publication.message())
@@ -222,7 +238,7 @@ class Publisher:
 
     def _leave_channel(self) -> None:
         try:
-            self._channel.close()  # py-amqp opened it again by itself, without confirms
+            self._channel.close()  # py-amqp opens it again by itself where the broker closed it, without confirms
             self._open_channel()
         except LOST:
             self._drop()
@@ -245,25 +261,69 @@ class _Repeat(PublishError):
 
 
 _TOO_LATE = "the broker did not confirm in time: it may have the message; publish it again under the same id"
-_NACKED = "the broker could not keep the message: see its log, then publish it again under the same id"
+_NACKED = (
+    "the broker could not keep the message (its queue is full, or has no leader just now): "
+    "publish it again under the same id"
+)
+
+
+def _not_kept() -> BrokerUnavailable:
+    return BrokerUnavailable(_NACKED)
+
+
+class _Begun:
+    """The subjects whose queue took something on this AMQP channel, by exchange and routing key.
+
+    A quorum queue without a leader takes nothing that is the first of its AMQP channel (RabbitMQ 3.10), and may have
+    one a moment later: what stood behind would overtake it. What is not the first waits there for a leader.
+    """
+
+    def __init__(self) -> None:
+        self._subjects: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+
+    def add(self, publication: Publication) -> None:
+        known = self._subjects[publication.exchange, publication.routing_key]
+        if len(known) < _ENOUGH:
+            known.add(publication.subject)
+
+    def __contains__(self, publication: Publication) -> bool:
+        known = self._subjects[publication.exchange, publication.routing_key]
+        return len(known) >= _ENOUGH or publication.subject in known
 
 
 class _Flight:
     """Messages on the way over one AMQP channel: which tag is which, and what became of each."""
 
-    def __init__(self, publications: Sequence[Publication]) -> None:
+    def __init__(self, publications: Sequence[Publication], begun: _Begun) -> None:
         self._publications = publications
+        self._begun = begun
+        self._first: dict[str, int] = {}
+        """Subject → tag of its message that went where nothing was taken before."""
         self.outcomes: list[Outcome] = [None] * len(publications)
         self.outstanding: dict[int, int] = {}
         """Delivery tag → place, in the order of the tags."""
         self._open = set(range(len(publications)))
+        self.nacked = False
+
+    def put(self, tag: int, at: int) -> None:
+        """The publication at this place goes on its way now."""
+        self.outstanding[tag] = at
+        if (publication := self._publications[at]) not in self._begun:
+            self._first[publication.subject] = tag
+
+    def holds_back(self, publication: Publication) -> bool:
+        """Whether it would overtake one of its subject, should that one not be taken."""
+        return self._first.get(publication.subject) in self.outstanding
 
     def settle(self, tag: int, multiple: bool, outcome: Outcome) -> None:
         tags = list(takewhile(lambda known: known <= tag, self.outstanding)) if multiple else [tag]
         for known in tags:
             at = self.outstanding.pop(known, None)
+            if at is not None and outcome is None:
+                self._begun.add(self._publications[at])
             if at in self._open:
                 self._end(at, outcome)
+                self.nacked |= outcome is not None
 
     def _end(self, at: int, outcome: Outcome) -> None:
         self._open.remove(at)

@@ -254,6 +254,8 @@ class Line:
         return None
 
     def _note(self, tag: int, multiple: bool, answer: str) -> None:
+        # RabbitMQ 3.10 goes on to nack on an AMQP channel whose first message met a queue without a leader.
+        self.is_broken |= answer == "basic.nack"
         for known in [known for known in self._waiting if known <= tag] if multiple else [tag]:
             self._waiting.pop(known, None)
             self._answers[known] = answer

@@ -148,6 +148,8 @@ class HintPublisher:
         except UnroutableError as error:
             raise Unroutable(f"There is no queue {queue}: run `bus topology apply`.") from error
         except NackError as error:
+            # RabbitMQ 3.10 goes on to nack on an AMQP channel whose first message met a queue without a leader.
+            self._drop_connection()
             raise PublishError(f"The broker could not keep a hint on {queue}.") from error
         except ChannelClosedByBroker as error:
             self._drop_connection()

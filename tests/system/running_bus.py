@@ -323,14 +323,14 @@ class RunningBus:
         """Publish them in this order, each confirmed."""
         with connect(self.broker_url, system="mes", site="P1") as line:
             outcomes = line.publish_many(facts)
-        assert outcomes == [None] * len(facts)
+        assert outcomes == [None] * len(facts), [str(outcome) for outcome in outcomes]
 
     def ready(self, queue: str = INBOUND) -> int:
         """Messages of a queue that nobody holds: those sent to a consumer and not acknowledged do not count.
 
         0 is also what a quorum queue's leader says that is too busy to look (RabbitMQ 3.10).
         """
-        connection = pika.BlockingConnection(pika.URLParameters(self.broker_url))
+        connection = pika.BlockingConnection([pika.URLParameters(url) for url in self.broker_url.split(";")])
         try:
             return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
         finally:

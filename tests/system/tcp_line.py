@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ class TcpLine:
         self.broker_hung_up = threading.Event()
         self._flows = threading.Event()
         self._flows.set()
+        self._is_heard = threading.Event()
+        self._is_heard.set()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -40,8 +43,14 @@ class TcpLine:
         """Nothing goes through any more, and nobody is told."""
         self._flows.clear()
 
+    def mute(self) -> None:
+        """Nothing that the broker says goes through any more; it still hears everything."""
+        self._is_heard.clear()
+
     def thaw(self) -> None:
+        """Everything goes through again."""
         self._flows.set()
+        self._is_heard.set()
 
     def say_to_client(self, frame: bytes) -> None:
         """Bytes the broker might have sent, to every client."""
@@ -68,21 +77,27 @@ class TcpLine:
                 broker = socket.create_connection(self._broker)
                 self.accepted += 1
                 self._pairs.append((client, broker))
-                self._pump_in_thread(client, broker, threading.Event())
-                self._pump_in_thread(broker, client, self.broker_hung_up)
+                self._pump_in_thread(client, broker, threading.Event(), self._flows)
+                self._pump_in_thread(broker, client, self.broker_hung_up, self._flows, self._is_heard)
 
-    def _pump_in_thread(self, source: socket.socket, target: socket.socket, ended: threading.Event) -> None:
-        pump = threading.Thread(target=self._pump, args=(source, target, ended), daemon=True)
+    def _pump_in_thread(
+        self, source: socket.socket, target: socket.socket, ended: threading.Event, *gates: threading.Event
+    ) -> None:
+        pump = threading.Thread(target=_pump, args=(source, target, ended, gates), daemon=True)
         self._threads.append(pump)
         pump.start()
 
-    def _pump(self, source: socket.socket, target: socket.socket, ended: threading.Event) -> None:
+
+def _pump(
+    source: socket.socket, target: socket.socket, ended: threading.Event, gates: Sequence[threading.Event]
+) -> None:
+    with contextlib.suppress(OSError):
+        while content := source.recv(65536):
+            for gate in gates:
+                gate.wait()
+            target.sendall(content)
+    ended.set()
+    for end in (source, target):
         with contextlib.suppress(OSError):
-            while content := source.recv(65536):
-                self._flows.wait()
-                target.sendall(content)
-        ended.set()
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        source.close()
+            end.shutdown(socket.SHUT_RDWR)
+    source.close()

@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
 from bus.broker.consumer import Consumer
-from bus.client import Fact, connect
+from bus.broker.publisher import Outcome
+from bus.client import Fact, Line, connect
 from bus.errors import BrokerUnavailable, ConfigurationError, PublishRefused
 from bus.model.envelope import Envelope
 from tests.services import Vhost
@@ -138,6 +140,39 @@ def test_a_fact_published_again_by_its_system_after_an_error_is_sent_once_more_n
         mes.publish(REPORT, b"2", subject="order:1", message_id="m-2")
 
     assert [envelope.body for envelope in arrived(plant, 2)] == [b"1", b"2"]
+
+
+def test_a_fact_that_its_queue_does_not_take_just_now_goes_before_any_later_one(plant: Plant) -> None:
+    full = Fact(type=REPORT, body=b"full", subject="order:1", message_id="m-full")
+    with connect(plant.url("mes"), system="mes", site="P100", patience=BRIEF) as mes:
+        fill(plant, mes, full)
+        management(plant, "DELETE", f"queues/{plant.vhost.name}/bus.in.transaction.0/contents")
+        later = Fact(type=REPORT, body=b"later", subject="order:1", message_id="m-later")
+        while mes.publish_many([later]) != [None]:
+            pass  # a slow broker: the line keeps it
+
+    consumer = Consumer(plant.url("bus"), "bus.in.transaction.0")
+    bodies = [envelope.body for envelope in read(consumer, 1)]
+    while b"later" not in bodies:
+        bodies += [envelope.body for envelope in read(consumer, 1)]
+    consumer.close()
+    assert list(dict.fromkeys(bodies)) == [b"full", b"later"]
+
+
+def fill(plant: Plant, line: Line, fact: Fact) -> None:
+    """Give the inbound queue a limit and publish until it is refused."""
+    limit = {"pattern": r"^bus\.in\.transaction", "definition": {"max-length": 10}, "apply-to": "queues"}
+    management(plant, "PUT", f"policies/{plant.vhost.name}/short", limit)
+    outcome: Outcome = None
+    while "could not keep the message" not in str(outcome):
+        [outcome] = line.publish_many([fact])
+    assert isinstance(outcome, BrokerUnavailable)
+
+
+def management(plant: Plant, method: str, path: str, body: object = None) -> None:
+    login = (plant.vhost.admin_user, plant.vhost.admin_password)
+    url = f"{plant.vhost.management_url}/api/{path}"
+    httpx.request(method, url, json=body, auth=login, timeout=30).raise_for_status()
 
 
 def test_a_line_that_is_closed_says_what_was_never_confirmed(plant: Plant, line: TcpLine) -> None:

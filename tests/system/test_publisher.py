@@ -106,6 +106,47 @@ def test_a_broker_that_does_not_confirm_in_time_leaves_the_outcome_unknown(plant
     assert again == [None, None]
 
 
+def orders_of(subjects: str) -> list[Publication]:
+    return [an_order(number, headers={"subject": subject}) for number, subject in enumerate(subjects)]
+
+
+def test_a_message_waits_until_the_first_of_its_subject_was_taken(plant: Plant, line: TcpLine) -> None:
+    publisher = Publisher(line.url)
+    publisher.publish_batch([], within=SOON)
+    line.mute()
+
+    outcomes = publisher.publish_batch(orders_of("abcab"), within=AT_ONCE)
+    publisher.close()
+
+    assert kinds(outcomes) == [BrokerUnavailable] * 5
+    assert published(plant, 3) == [0, 1, 2]
+
+
+def test_a_message_waits_for_no_confirm_once_one_of_its_subject_was_taken(plant: Plant, line: TcpLine) -> None:
+    publisher = Publisher(line.url)
+    publisher.publish_batch(orders_of("ab"), within=SOON)
+    line.mute()
+
+    outcomes = publisher.publish_batch(orders_of("abcab"), within=AT_ONCE)
+    publisher.close()
+
+    assert kinds(outcomes) == [BrokerUnavailable] * 5
+    assert published(plant, 7) == [0, 1, 0, 1, 2, 3, 4]
+
+
+def test_a_message_waits_for_no_confirm_once_many_of_its_kind_were_taken(plant: Plant, line: TcpLine) -> None:
+    many = [an_order(number, headers={"subject": str(number)}) for number in range(1100)]
+    publisher = Publisher(line.url)
+    publisher.publish_batch(many, within=SOON)
+    line.mute()
+
+    outcomes = publisher.publish_batch(orders_of("aabb"), within=AT_ONCE)
+    publisher.close()
+
+    assert kinds(outcomes) == [BrokerUnavailable] * 4
+    assert published(plant, 1104)[1100:] == [0, 1, 2, 3]
+
+
 def test_a_lost_connection_is_opened_again_by_the_next_batch(plant: Plant, line: TcpLine) -> None:
     publisher = Publisher(line.url)
     publisher.publish_batch([an_order(0)], within=SOON)
