@@ -1,8 +1,9 @@
 """Every fault once: runs them, adds what became of them to a file in which runs accumulate, and ends with one line.
 
-    python -m tests.faults [--seed N] [--results FILE] [--jobs N] [PYTEST-ARGUMENT…]
+    python -m tests.faults [--seed N] [--rounds N] [--results FILE] [--jobs N] [PYTEST-ARGUMENT…]
 
-A run's seed is told at its beginning; given again it brings the same workloads, turns and kills.
+A run's seed is told at its beginning; given again it brings the same workloads, turns and kills. The seed of each
+further round is the next number.
 """
 
 from __future__ import annotations
@@ -49,16 +50,22 @@ class Survivors:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="of a run that is to be had again")
+    parser.add_argument("--rounds", type=int, default=1, help="runs behind each other, each with a seed of its own")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="where runs accumulate")
     parser.add_argument("--jobs", type=int, default=3, help="faults at once, each on services of its own")
     wanted, rest = parser.parse_known_args()
-    print(f"seed {wanted.seed}", file=sys.stderr, flush=True)  # noqa: T201  # a program's own words
-    os.environ |= {RUN_SEED: str(wanted.seed), "PLANTBUS_EVERY_FAULT": "1"}
-    survivors = Survivors()
     arguments = [str(FOLDER), "-q", "-n", str(wanted.jobs), "--dist", "worksteal", *rest]
+    rounds = range(wanted.seed, wanted.seed + wanted.rounds)
+    return max((_run(seed, arguments, wanted.results) for seed in rounds), default=0)
+
+
+def _run(seed: int, arguments: list[str], results: Path) -> int:
+    print(f"seed {seed}", file=sys.stderr, flush=True)  # noqa: T201  # a program's own words
+    os.environ |= {RUN_SEED: str(seed), "PLANTBUS_EVERY_FAULT": "1"}
+    survivors = Survivors()
     code = pytest.main(arguments, plugins=[survivors])
-    run = run_of(survivors.told, seed=wanted.seed)
-    add_run(wanted.results, run)
+    run = run_of(survivors.told, seed=seed)
+    add_run(results, run)
     print(summary(run))  # noqa: T201
     return int(code)
 

@@ -10,6 +10,7 @@ import pytest
 from bus.broker.node import PrivateNode
 from bus.errors import NotAvailable
 from tests.conftest import cannot_be_had
+from tests.faults.cluster_network import Network
 from tests.faults.stage import VHOSTS, Stage, mortal_node, postgresql_store, sqlite_store
 from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
@@ -85,3 +86,12 @@ def survival(request: pytest.FixtureRequest) -> Survival:
 def pipes(tmp_path: Path) -> Path:
     """Where named pipes may be made."""
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def namespaces(pytestconfig: pytest.Config) -> None:
+    """This machine lets us make networks."""
+    try:
+        Network(size=1).close()
+    except NotAvailable as error:
+        cannot_be_had(pytestconfig, "A network namespace", error)

@@ -81,15 +81,17 @@ def mortal_node(folder: Path, *vhosts: str) -> PrivateNode:
     return PrivateNode(folder, definitions=plain | named)
 
 
-@dataclass
-class Stage:
-    """The processes reach the broker over `line` and the store at `store.url`; publishers and checker go directly."""
+@dataclass(kw_only=True)
+class AnyStage:
+    """The processes reach the broker at `processes_broker_url` and the store at `store.url`; the checker directly."""
 
     bus: RunningBus
-    node: PrivateNode
-    line: Proxy
     store: MortalStore
     _cases: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def processes_broker_url(self) -> str:
+        return self.bus.broker_url
 
     @property
     def kind(self) -> str:
@@ -106,7 +108,7 @@ class Stage:
         """`environ`: variables that these processes are given besides."""
         self.bus.start(
             *roles,
-            broker_url=self.line.url(self.bus.broker_url),
+            broker_url=self.processes_broker_url,
             store_url=self.store.url,
             crash_at=crash_at,
             environ=environ,
@@ -114,9 +116,6 @@ class Stage:
 
     def complete(self) -> None:
         """Every process runs, nothing harms anybody."""
-        self.line.flow()
-        self.line.lose_nothing()
-        self.line.accept()
         for target in (self.bus.keeper, self.bus.ledger, self.bus.archive):
             target.behave()
         for role in [role for role, process in self.bus.processes.items() if process.poll() is not None]:
@@ -207,6 +206,24 @@ class Stage:
         return [*found, *(Finding("I4", f"lease {name} is held by nobody") for name in leases)]
 
 
+@dataclass(kw_only=True)
+class Stage(AnyStage):
+    """Around the bus one node, and a line to it that can be harmed."""
+
+    node: PrivateNode
+    line: Proxy
+
+    @property
+    def processes_broker_url(self) -> str:
+        return self.line.url(self.bus.broker_url)
+
+    def complete(self) -> None:
+        self.line.flow()
+        self.line.lose_nothing()
+        self.line.accept()
+        super().complete()
+
+
 QUEUES = (
     "bus.in.transaction.0",
     "bus.in.event.0",
@@ -228,7 +245,7 @@ def stage(folder: Path, node: PrivateNode, vhost: str, store: MortalStore) -> It
         Proxy((str(broker.hostname), broker.port or 5672), amqp=True) as line,
         running_bus(folder / "project", store.direct_url, url, roles=()) as bus,
     ):
-        made = Stage(bus, node, line, store)
+        made = Stage(bus=bus, node=node, line=line, store=store)
         made.start(*ROLES)
         yield made
 
@@ -242,18 +259,26 @@ class Loaded:
 
 
 @contextlib.contextmanager
-def under_load(stage: Stage, seed: int, *, orders: int = 18, steps: int = 6) -> Iterator[Loaded]:
-    """Publishers are at work and a worker is in mid-call when the block begins; at its end everything comes to rest."""
+def under_load(
+    stage: AnyStage, seed: int, *, orders: int = 18, steps: int = 6, pause: timedelta = timedelta(0)
+) -> Iterator[Loaded]:
+    """Publishers are at work and a worker is in mid-call when the block begins; at its end everything comes to rest.
+
+    `pause`: of a publisher after each batch, so that they are at work while a long fault lasts.
+    """
     load = workload(stage.bus, seed=seed, name=stage.new_name(), orders=orders, steps=steps)
     keeper, mine = stage.bus.keeper, f"{load.truth.name}-"
     keeper.hold()
-    publishing = Publishing(load, stage.bus.broker_url)
-    assert keeper.wait_until(lambda: any(each.order.startswith(mine) for each in keeper.posted), within=PATIENCE)
-    loaded = Loaded(load.truth, stage.moving(load.truth))
-    assert loaded.holding > 0
-    keeper.release()
-    yield loaded
-    publishing.finish(within=PATIENCE)
+    publishing = Publishing(load, stage.bus.broker_url, pause=pause)
+    try:
+        assert keeper.wait_until(lambda: any(each.order.startswith(mine) for each in keeper.posted), within=PATIENCE)
+        loaded = Loaded(load.truth, stage.moving(load.truth))
+        assert loaded.holding > 0
+        keeper.release()
+        yield loaded
+        publishing.finish(within=PATIENCE)
+    finally:
+        publishing.give_up()
     stage.comes_to_rest(load.truth)
 
 

@@ -173,12 +173,18 @@ def _misbehave(bus: RunningBus, order: str, step: int, targets: Sequence[str], c
 
 
 class Publishing:
-    """Publishers at work, each in a thread: every publication again and again until it is confirmed."""
+    """Publishers at work, each in a thread: every publication again and again until it is confirmed.
 
-    def __init__(self, load: Workload, url: str, *, patience: timedelta = PATIENCE) -> None:
+    `pause`: after each batch.
+    """
+
+    def __init__(
+        self, load: Workload, url: str, *, patience: timedelta = PATIENCE, pause: timedelta = timedelta(0)
+    ) -> None:
         self._truth = load.truth
         self._url = url
         self._patience = patience
+        self._pause = pause.total_seconds()
         self._given_up = threading.Event()
         self._threads = [
             threading.Thread(target=self._publish, args=(said,), name=f"publisher {number}", daemon=True)
@@ -186,6 +192,8 @@ class Publishing:
         ]
         self.unconfirmed: list[str] = []
         """Message ids that were given up."""
+        self.refused = 0
+        """Outcomes that said that the broker could not keep the message just now."""
         for thread in self._threads:
             thread.start()
 
@@ -193,10 +201,14 @@ class Publishing:
         """Return when everything is confirmed."""
         for thread in self._threads:
             thread.join(within)
+        self.give_up()
+        assert not self.unconfirmed, f"never confirmed: {self.unconfirmed[:5]}"
+
+    def give_up(self) -> None:
+        """Return when nobody publishes any more."""
         self._given_up.set()
         for thread in self._threads:
             thread.join()
-        assert not self.unconfirmed, f"never confirmed: {self.unconfirmed[:5]}"
 
     def _publish(self, said: Sequence[Publication]) -> None:
         left = list(said)
@@ -212,9 +224,12 @@ class Publishing:
                                 self._truth.confirm(each)
                             elif not isinstance(outcome, BrokerUnavailable):
                                 raise outcome
+                            else:
+                                self.refused += "could not keep" in str(outcome)
                         unknown = [at for at, outcome in enumerate(outcomes) if outcome is not None]
                         # From the first unknown one on, so that nothing is said after what comes behind it.
                         left = left[unknown[0] if unknown else len(batch) :]
+                        self._given_up.wait(self._pause)
             except BrokerUnavailable:
                 self._given_up.wait(0.2)
         self.unconfirmed += [each.fact.message_id for each in left]
