@@ -14,6 +14,7 @@ from amqp import Connection, Message, spec
 from amqp.exceptions import AccessRefused, AMQPError, ChannelError, NotAllowed, NotFound
 
 from bus.connectors.addresses import cause_of_no_connection, permitted_addresses
+from bus.connectors.amqp_watch import ended_at
 from bus.connectors.deadline import Deadline
 from bus.connectors.masking import Masking, masking
 from bus.errors import (
@@ -170,19 +171,17 @@ class Line:
         self._waiting, self._answers, self._returned = {}, {}, {}
         lost: Landed | None = None
         try:
-            for publication in publications:
-                self._write(publication, deadline)
-            while self._waiting:
-                if not deadline.remaining:
-                    raise TimeoutError("no confirm in time")
-                self._take(deadline.remaining)
+            with ended_at(deadline, self._connection) as over:
+                self._fly(publications, deadline)
+            self.is_broken = over.is_set()
         except ChannelError as error:
             self.is_broken = True
             if len(self._waiting) == 1 == len(publications):
                 lost = _refusal(error, self._secrets)
         except LOST as error:
             self.is_broken = True
-            cause = "outcome.timeout" if isinstance(error, TimeoutError) else "outcome.connection-cut"
+            timed_out = isinstance(error, TimeoutError) or not deadline.remaining
+            cause = "outcome.timeout" if timed_out else "outcome.connection-cut"
             lost = OutcomeUnknown(cause, _text_of(error, self._secrets))
             lost.__cause__ = error
         self._used_at = time.monotonic()
@@ -213,6 +212,14 @@ class Line:
     def drop(self) -> None:
         """Give the connection up without a word."""
         self._connection.collect()
+
+    def _fly(self, publications: Sequence[Publication], deadline: Deadline) -> None:
+        for publication in publications:
+            self._write(publication, deadline)
+        while self._waiting:
+            if not deadline.remaining:
+                raise TimeoutError("no confirm in time")
+            self._take(deadline.remaining)
 
     def _write(self, publication: Publication, deadline: Deadline) -> None:
         message = Message(
@@ -283,18 +290,23 @@ def _connected(target: Target, address: str, deadline: Deadline) -> Any:
         socket_settings={socket.TCP_USER_TIMEOUT: HEARTBEAT * 1000},
         client_properties={"connection_name": target.name, "product": "plantbus"},
     )
-    try:
-        connection.connect()
-    except LOST:
+    with ended_at(deadline, connection) as over:
+        try:
+            connection.connect()
+        except LOST:
+            connection.collect()
+            if not over.is_set():
+                raise
+    if over.is_set():
         connection.collect()
-        raise
+        raise TimeoutError("the login did not end in time")
     return connection
 
 
 def _tls(target: Target) -> dict[str, Any]:
     # py-amqp checks the host name only where it is told one.
     options: dict[str, Any] = {
-        "server_hostname": target.host,
+        "server_hostname": target.server_name or target.host,
         "cert_reqs": ssl.CERT_REQUIRED,
         "tls_minimum_version": ssl.TLSVersion.TLSv1_2,
     }

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from contextlib import suppress
 from types import TracebackType
+
+_ENDLESS_FRAME = struct.pack(">BHI", 1, 0, 2**31 - 1)
+"""The head of a frame of methods on channel 0 and of 2 GB."""
 
 
 class CuttingProxy:
@@ -17,6 +21,8 @@ class CuttingProxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._cut_at_next_answer = False
         self._swallowing = False
+        self._dripping = False
+        self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -30,6 +36,10 @@ class CuttingProxy:
         """Nothing the service sends arrives any more; connections stay open."""
         self._swallowing = True
 
+    def drip_answers(self) -> None:
+        """Instead of the next answer of each connection comes an AMQP frame that never ends, byte by byte."""
+        self._dripping = True
+
     def cut(self) -> None:
         """End every connection now; returns when both sides were told."""
         with self._lock:
@@ -38,6 +48,7 @@ class CuttingProxy:
             _end(pair)
 
     def close(self) -> None:
+        self._over.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -77,10 +88,17 @@ class CuttingProxy:
             while content := service.recv(65536):
                 if self._cut_at_next_answer:
                     break
+                if self._dripping:
+                    self._drip(client)
                 if not self._swallowing:
                     client.sendall(content)
         _end((client, service))
         service.close()
+
+    def _drip(self, client: socket.socket) -> None:
+        client.sendall(_ENDLESS_FRAME)
+        while not self._over.wait(0.05):
+            client.sendall(b"\0")
 
 
 def _end(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -306,6 +306,21 @@ def test_a_confirm_that_does_not_come_leaves_the_outcome_unknown_at_the_time_out
     assert trouble.cause == "outcome.timeout"
 
 
+def test_a_broker_that_drips_holds_nobody_beyond_the_time_out(
+    subscriber: Subscriber, vhost: Vhost, secret: SecretShelf, proxy: CuttingProxy
+) -> None:
+    adapter = an_adapter(vhost, secret, server=proxy.address)
+    send(adapter)
+    proxy.drip_answers()
+
+    confirming = failure(adapter)
+    logging_in = failure(adapter)
+
+    adapter.close()
+    assert (type(confirming), confirming.cause) == (OutcomeUnknown, "outcome.timeout")
+    assert (type(logging_in), logging_in.cause) == (EndpointDown, "endpoint.connect-timeout")
+
+
 def test_a_connection_that_was_cut_while_idle_costs_nothing(
     subscriber: Subscriber, vhost: Vhost, secret: SecretShelf, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
