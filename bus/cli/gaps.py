@@ -11,7 +11,7 @@ import rich_click as click
 from bus.cli.desk import Desk, desk
 from bus.cli.frame import FOUND_BAD, OK, BusCommand, Instant, more_note, paged
 from bus.cli.output import WIDE, Column, number
-from bus.cli.texts import plain
+from bus.cli.texts import counted, plain
 
 if TYPE_CHECKING:
     from bus.store.gaps import GapLine
@@ -51,8 +51,10 @@ def gaps(system: str, subject: str, since: datetime | None, limit: int, everythi
         Column("Subject", lambda g: g["subject"]),
         Column("From", lambda g: number(g["first"]), right=True),
         Column("To", lambda g: number(g["last"]), right=True),
-        Column("Behind", lambda g: number(g["before"]) if g["before"] else "the beginning", right=True, room=WIDE),
-        Column("Before", lambda g: number(g["after"]), right=True, room=WIDE),
+        Column(
+            "Message before", lambda g: number(g["before"]) if g["before"] else "the beginning", right=True, room=WIDE
+        ),
+        Column("Message after", lambda g: number(g["after"]), right=True, room=WIDE),
         Column("Came to light", lambda g: g["after_at"]),
         empty="No number is missing.",
     )
@@ -84,11 +86,11 @@ def _say_what_to_do(found: list[GapLine], work: Desk) -> None:
         first = next(gap for gap in found if gap.system == name)
         numbers = f"{first.first}" if first.first == first.last else f"{first.first} to {first.last}"
         others = sum(gap.system == name for gap in found) - 1
-        rest = f", and what is missing of {others} more above" if others else ""
+        rest = f", and what {counted(others, 'more gap')} above name{'s' if others == 1 else ''}" if others else ""
         work.out.say(plain(f"Next: ask {whom} to publish {numbers} about {first.subject} again{rest}."))
     work.out.say(
         "Each under the message id and the number it had: what the bus knows already is a duplicate and changes "
-        "nothing.\n"
+        "nothing, what it lost is delivered behind all it accepted meanwhile.\n"
         "Was the store restored from a backup? Then ask every system for all it said since: a loss shows here only "
         "where something was said later."
     )

@@ -46,7 +46,7 @@ def test_each_system_is_asked_once_however_much_is_missing(plant: Plant) -> None
 
     assert "and 1 more; -n NUMBER or --all shows them" in result.stderr
     assert everything.stderr.count("Next: ask") == 1
-    assert "publish 1 about order:1000100 again, and what is missing of 1 more above" in everything.stderr
+    assert "publish 1 about order:1000100 again, and what 1 more gap above names" in everything.stderr
 
 
 def test_gaps_are_told_as_data_with_owner_and_support(plant: Plant) -> None:
