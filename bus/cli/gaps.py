@@ -30,7 +30,8 @@ def gaps(system: str, subject: str, since: datetime | None, limit: int, everythi
     """Numbers that are missing where systems send `sequence`. Exit code 1 where there are any.
 
     A system counts what it says at a site about a subject: 1, 2, 3 … A store that was restored from a backup lacks
-    what it accepted later: it shows as soon as the system says anything more about the subject.
+    what it accepted later: it shows as soon as the system says anything more about the subject. Of months
+    that were retired, and of what reaches back into them, no gap is told.
     """
     from bus.model.contract import Contracts
     from bus.store.gaps import list_gaps

@@ -20,6 +20,7 @@ from bus.model.sequence import FIRST, Stream, missing_between, place_stated
 from bus.store import tables as t
 from bus.store.bulk import NUMBERS, Listed, one_of
 from bus.store.engine import Database
+from bus.store.retired import retired_until
 from bus.store.views import COUNTED, Page
 from bus.store.work import chunks
 
@@ -60,11 +61,12 @@ def list_gaps(
 ) -> Page[GapLine]:
     """The gaps by system, site, subject and number; `since`: those that came to light since.
 
-    A number that came with a receipt (invalid, refused, …) is not missing: the receipt says what became of it. Reads
-    every message that bears a number; with `since` those of the subjects that somebody spoke about since.
+    A number that came with a receipt (invalid, refused, …) is not missing: the receipt says what became of it. Nor is
+    one that may have been dropped with a retired month: one without a message before it that came after that month.
+    Reads every message that bears a number; with `since` those of the subjects that somebody spoke about since.
     """
-    found = _gaps(system=system, subject=subject, since=since)
-    with database.read() as connection:
+    with database.history() as connection:
+        found = _gaps(system=system, subject=subject, since=since, retired_until=retired_until(connection))
         rows = connection.execute(found.limit(limit + COUNTED)).all()
         known = _receipts(connection, {row.system for row in rows}, contracts)
         gaps = [
@@ -82,7 +84,7 @@ def list_gaps(
     return Page(lines, len(gaps) - len(shown), len(rows) < limit + COUNTED)
 
 
-def _gaps(*, system: str, subject: str, since: datetime | None) -> Select[Any]:
+def _gaps(*, system: str, subject: str, since: datetime | None, retired_until: datetime | None) -> Select[Any]:
     """A row for each received message before whose number one is missing, with the message before it in its stream."""
     said = (_M.sequence.is_not(None), _M.parent.is_(None))
     each = select(
@@ -98,6 +100,8 @@ def _gaps(*, system: str, subject: str, since: datetime | None) -> Select[Any]:
         recent = t.message.alias("recent").c
         spoken_of = select(recent.subject).where(recent.accepted_at >= since, recent.sequence.is_not(None))
         each = each.where(_M.subject.in_(spoken_of)).add_columns(_M.accepted_at)
+    if retired_until is not None:
+        each = each.add_columns(_of_the_one_before(_M.accepted_at).label("before_at"))
     numbered = each.subquery("numbered").c
     found = select(
         *(numbered.id, numbered.system, numbered.site, numbered.subject, numbered.sequence),
@@ -105,6 +109,8 @@ def _gaps(*, system: str, subject: str, since: datetime | None) -> Select[Any]:
     ).where(numbered.sequence > func.coalesce(numbered.before, FIRST - 1) + 1)
     if since is not None:
         found = found.where(numbered.accepted_at >= since)
+    if retired_until is not None:
+        found = found.where(numbered.before_at >= retired_until)
     return found.order_by(numbered.system, numbered.site, numbered.subject, numbered.sequence)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import datetime
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, func, select
 
 from bus.errors import NotFound
 from bus.model import ledger
@@ -14,6 +15,7 @@ from bus.store.engine import Database
 from bus.store.periods import name_of
 
 _P = t.period.c
+_RETIRED_UNTIL = select(func.max(_P.closed_at)).where(_P.retired_at.is_not(None))
 _RETIRED = select(t.period).where(_P.retired_at.is_not(None)).order_by(_P.number)
 
 
@@ -23,6 +25,12 @@ def retired_ledger(connection: Connection) -> ledger.Deltas:
     for row in connection.execute(_RETIRED):
         found.update({(measure, route): amount for measure, route, amount in json.loads(row.ledger)})
     return found
+
+
+def retired_until(connection: Connection) -> datetime | None:
+    """The end of the last month that was retired; None: none was."""
+    until: datetime | None = connection.execute(_RETIRED_UNTIL).scalar_one()
+    return until
 
 
 def refuse_retired(connection: Connection, table: Table, number: int) -> None:

@@ -18,6 +18,7 @@ from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.failures import delivery_detail
 from bus.store.follow import message_detail, trace
+from bus.store.gaps import list_gaps
 from bus.store.months import months
 from bus.store.overview import overview
 from bus.store.receipts import receipt_detail
@@ -30,7 +31,7 @@ from tests.conformance.books import totals
 from tests.conformance.months import LATER, PERSON, fresh_store, in_the_open_month, turn
 from tests.conformance.stages import a_bus
 from tests.services import PostgreSQL
-from tests.small_project import a_native_step, a_step
+from tests.small_project import CONTRACTS, a_native_step, a_step
 
 pytestmark = pytest.mark.postgresql
 
@@ -236,3 +237,22 @@ def test_sqlite_retires_nothing_and_says_why(tmp_path: Path, sqlite_with_tables:
     with pytest.raises(NotAllowed, match="Take PostgreSQL"):
         retire(database, 1, actor=PERSON)
     database.close()
+
+
+def test_numbers_of_a_closed_month_are_not_missing_and_none_is_told_that_may_have_been_retired(store: SqlStore) -> None:
+    bus = a_bus(store, adapters={"target": ScriptedEndpoint()})
+
+    def missing() -> list[tuple[str, int, int]]:
+        page = list_gaps(store.database, contracts=CONTRACTS, limit=50)
+        return [(gap.subject, gap.first, gap.last) for gap in page.items]
+
+    bus.receive(*(a_step("1", number, sequence=number) for number in (1, 2, 4)))
+    bus.run_until_idle()
+    turn(store)
+    bus.receive(*(a_step("1", number, sequence=number) for number in (5, 8)), a_step("2", 3, sequence=3))
+    bus.run_until_idle()
+    assert missing() == [("order:1", 3, 3), ("order:1", 6, 7), ("order:2", 1, 2)]
+
+    retire(store.database, 1, actor=PERSON)
+
+    assert missing() == [("order:1", 6, 7)]
