@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, NoReturn
 
 import pika
@@ -19,6 +22,9 @@ from bus.workers.connection import Node, parameters_of, tune
 from bus.workers.consumer import HintConsumer
 from bus.workers.publisher import CONFIRM_LIMIT, HintPublisher
 from bus.workers.slots import Slots
+
+SPREAD = timedelta(seconds=3)
+"""Within this time, after the 3 s of Dramatiq, the queues of a lost broker are looked for again, each at its moment."""
 
 
 class HintBroker(RabbitmqBroker):
@@ -40,7 +46,9 @@ class HintBroker(RabbitmqBroker):
         concurrency: Mapping[str, int],
         telemetry: Telemetry,
         confirm_within: timedelta = CONFIRM_LIMIT,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
+        """`jitter` is 0 to 1: which part of SPREAD a queue that was lost waits."""
         _check(concurrency, queue_arguments)
         # pika writes a traceback for every refused connection; what becomes of it is an event or an error of ours.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -53,6 +61,9 @@ class HintBroker(RabbitmqBroker):
         self._queue_arguments = queue_arguments
         self._slots = {queue: Slots(limit) for queue, limit in concurrency.items()}
         self._telemetry = telemetry
+        self._jitter = jitter
+        self._lost: set[str] = set()
+        self._ends = threading.Event()
         self._publisher = HintPublisher(self.parameters, confirm_within=confirm_within)
 
     @property
@@ -80,6 +91,11 @@ class HintBroker(RabbitmqBroker):
         Raises:
             dramatiq.errors.ConnectionClosed: not reached, or the queue exists with other arguments.
         """
+        if queue_name in self._lost:
+            # Every queue of every process is lost in the same moment, and Dramatiq 2.2.1 (ConsumerThread.run) looks for
+            # each again 3 s later to the moment.
+            self._ends.wait(SPREAD.total_seconds() * self._jitter())
+            self._lost.discard(queue_name)
         return HintConsumer(
             self.parameters,
             queue=queue_name,
@@ -87,7 +103,12 @@ class HintBroker(RabbitmqBroker):
             slots=self._slots[queue_name],
             patience=timedelta(milliseconds=timeout),
             telemetry=self._telemetry,
+            on_loss=partial(self._lost.add, queue_name),
         )
+
+    def drain(self) -> None:
+        """From now on nobody waits here for a moment of its own: the process is to end."""
+        self._ends.set()
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Put the message on its queue; returns when the broker confirmed it. The queue is not created.

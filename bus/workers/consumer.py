@@ -12,6 +12,7 @@ from typing import Any
 import pika
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.errors import BrokerConnectionError
 
 from bus.errors import MessageInvalid
 from bus.ports import Telemetry
@@ -50,23 +51,26 @@ class HintConsumer(Consumer):
         slots: Slots,
         patience: timedelta,
         telemetry: Telemetry,
+        on_loss: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_loss` is called before an error says that the connection, or its queue, is lost."""
         self.queue = queue
         self._slots = slots
         self._patience = patience.total_seconds()
         self._telemetry = telemetry
+        self._on_loss = on_loss
         self._deliveries: Iterator[tuple[Any, Any, bytes]] | None = None
         self._prefetch = 0
         try:
             self._connection = connection.connect(parameters, name=f"plantbus worker {queue}")
         except LOST as error:
-            raise closed(repr(error)) from None
+            raise self._lost(repr(error)) from None
         try:
             self._channel = self._connection.channel()
             self._declare(arguments)
         except LOST as error:
             self.close()
-            raise closed(repr(error)) from None
+            raise self._lost(repr(error)) from None
 
     def __next__(self) -> HintProxy | None:
         try:
@@ -77,9 +81,9 @@ class HintConsumer(Consumer):
             method, _, body = next(self._deliveries)
             return None if method is None else self._open(method.delivery_tag, body)
         except StopIteration:
-            raise closed(f"the broker cancelled the consumer of {self.queue}") from None
+            raise self._lost(f"the broker cancelled the consumer of {self.queue}") from None
         except LOST as error:
-            raise closed(repr(error)) from None
+            raise self._lost(repr(error)) from None
 
     def ack(self, message: MessageProxy) -> None:
         self._settle(message, self._channel.basic_ack)
@@ -128,6 +132,10 @@ class HintConsumer(Consumer):
             return None
         self._slots.take(self, tag)
         return HintProxy(message, consumer=self, tag=tag)
+
+    def _lost(self, why: str) -> BrokerConnectionError:
+        self._on_loss()
+        return closed(why)
 
     def _settle(self, message: MessageProxy, settle: Callable[[int], None]) -> None:
         assert isinstance(message, HintProxy)

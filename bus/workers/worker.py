@@ -26,6 +26,7 @@ def run_worker(broker: HintBroker, *, stop: Stop, telemetry: Telemetry, drain_wi
     telemetry.event("worker started", queues=sorted(broker.get_declared_queues()), threads=threads)
     stop.wait()
     telemetry.event("worker drains", within=drain_within.total_seconds())
+    broker.drain()
     worker.stop(timeout=int(drain_within.total_seconds() * 1000))
     broker.close()
     unfinished = sum(thread.is_alive() for thread in worker.workers)

@@ -83,13 +83,14 @@ def run_of(told: list[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
         "lost": verdicts["lost"],
         "out_of_order": verdicts["out of order"],
         "unexplained": verdicts["unexplained"],
-        "faults": [
-            f"{each['fault']} seed={each['seed']} holding={each['holding']} {each['seconds']}s"
-            for each in told
-            if not each["findings"]
-        ],
+        "faults": [_line(each) for each in told if not each["findings"]],
         "findings": bad,
     }
+
+
+def _line(survived: Mapping[str, Any]) -> str:
+    seed, holding, seconds = (survived[name] for name in ("seed", "holding", "seconds"))
+    return f"{survived['fault']} seed={seed} holding={holding} {seconds}s {survived['measured']}".rstrip()
 
 
 def add_run(path: Path, run: Mapping[str, Any]) -> None:

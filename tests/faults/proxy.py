@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from pathlib import Path
@@ -40,7 +41,8 @@ class Proxy:
         self._refuses = False
         self._swallows = False
         self._lost: set[Side] = set()
-        self.accepted = 0
+        self.arrivals: list[float] = []
+        """When each connection was asked for, in seconds of the monotonic clock; those that were refused too."""
         self.dropped = dict.fromkeys(Side, 0)
         """Acknowledgements lost so far: those of a client, or a service's confirms."""
         self._loop = asyncio.new_event_loop()
@@ -101,6 +103,11 @@ class Proxy:
         """Say one more AMQP frame on every connection, as if its client had said it."""
         self._do(self._say(frame))
 
+    @property
+    def open(self) -> int:
+        """Connections that go through now."""
+        return len(self._pairs)
+
     def close(self) -> None:
         self._soon(self._server.close)
         self._soon(self._flows.set)
@@ -142,7 +149,7 @@ class Proxy:
             back.write(frame)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
+        self.arrivals.append(time.monotonic())
         try:
             if self._refuses:
                 raise ConnectionRefusedError

@@ -50,6 +50,8 @@ class MortalStore:
     """For whoever looks from beside: it never goes away."""
     go_away: Callable[[], object]
     come_back: Callable[[], object]
+    line: Proxy | None = None
+    """What they reach it through, if they do."""
 
 
 @contextlib.contextmanager
@@ -67,7 +69,7 @@ def postgresql_store(direct_url: str) -> Iterator[MortalStore]:
     url = make_url(direct_url)
     with Proxy(Path(str(url.query["host"])) / ".s.PGSQL.5432") as proxy:
         through = url.set(host="127.0.0.1", port=proxy.port, query={}).render_as_string(hide_password=False)
-        yield MortalStore(through, direct_url, proxy.refuse, proxy.accept)
+        yield MortalStore(through, direct_url, proxy.refuse, proxy.accept, proxy)
 
 
 def mortal_node(folder: Path, *vhosts: str) -> PrivateNode:
@@ -106,8 +108,14 @@ class AnyStage:
 
     def start(self, *roles: str, crash_at: str = "", environ: Mapping[str, str] | None = None) -> None:
         """`environ`: variables that these processes are given besides."""
-        self.bus.start(
-            *roles,
+        for role in roles:
+            self.start_as(role, role, crash_at=crash_at, environ=environ)
+
+    def start_as(self, name: str, role: str, *, crash_at: str = "", environ: Mapping[str, str] | None = None) -> None:
+        """Start one of several processes of a role; it goes by this name."""
+        self.bus.start_as(
+            name,
+            role,
             broker_url=self.processes_broker_url,
             store_url=self.store.url,
             crash_at=crash_at,

@@ -27,7 +27,7 @@ class Survival:
     def seed(self) -> int:
         return crc32(f"{os.environ.get(RUN_SEED) or '1'} {self.node.name}".encode())
 
-    def tell(self, findings: Sequence[Finding], *, store: str, holding: int = 0) -> None:
+    def tell(self, findings: Sequence[Finding], *, store: str, holding: int = 0, measured: str = "") -> None:
         """Note it, and fail with everything that was found."""
         told = {
             "fault": self.node.name,
@@ -35,6 +35,7 @@ class Survival:
             "seed": self.seed,
             "holding": holding,
             "seconds": round(time.monotonic() - self.began, 1),
+            "measured": measured,
             "findings": [[each.verdict, str(each)] for each in findings],
         }
         self.node.user_properties.append((PROPERTY, told))

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from tests.faults.__main__ import add_run, run_of, summary
 
-SURVIVED = {"fault": "kill[sqlite]", "store": "sqlite", "seed": 7, "holding": 3, "seconds": 1.5, "findings": []}
+SURVIVED = {
+    "fault": "kill[sqlite]",
+    "store": "sqlite",
+    "seed": 7,
+    "holding": 3,
+    "seconds": 1.5,
+    "measured": "2 connections",
+    "findings": [],
+}
 HARMED = {"fault": "cut[sqlite]", "findings": [["lost", "I1"], ["out of order", "I3"], ["unexplained", "I2"]]}
 
 
@@ -19,7 +27,7 @@ def test_runs_accumulate_with_their_seeds(tmp_path: Path) -> None:
 
     runs = json.loads(path.read_text())["runs"]
     assert [run["seed"] for run in runs] == [1, 2]
-    assert runs[1]["faults"] == ["kill[sqlite] seed=7 holding=3 1.5s"]
+    assert runs[1]["faults"] == ["kill[sqlite] seed=7 holding=3 1.5s 2 connections"]
     assert runs[1]["findings"] == [HARMED]
 
 
