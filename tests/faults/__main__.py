@@ -1,9 +1,9 @@
 """Every fault once: runs them, adds what became of them to a file in which runs accumulate, and ends with one line.
 
-    python -m tests.faults [--seed N] [--rounds N] [--results FILE] [--jobs N] [PYTEST-ARGUMENT…]
+    python -m tests.faults [--soak MINUTES] [--seed N] [--rounds N] [--results FILE] [--jobs N] [PYTEST-ARGUMENT…]
 
 A run's seed is told at its beginning; given again it brings the same workloads, turns and kills. The seed of each
-further round is the next number.
+further round is the next number. With `--soak` only the soak runs, so long with each kind of store.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from bus.bench.machine import machine
+from tests.faults import soak
 from tests.faults.survival import PROPERTY, RUN_SEED
 
 FOLDER = Path(__file__).parent
@@ -49,12 +50,16 @@ class Survivors:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="kill processes so long, and watch what grows")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="of a run that is to be had again")
     parser.add_argument("--rounds", type=int, default=1, help="runs behind each other, each with a seed of its own")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="where runs accumulate")
     parser.add_argument("--jobs", type=int, default=3, help="faults at once, each on services of its own")
     wanted, rest = parser.parse_known_args()
-    arguments = [str(FOLDER), "-q", "-n", str(wanted.jobs), "--dist", "worksteal", *rest]
+    if wanted.soak:
+        os.environ[soak.MINUTES] = str(wanted.soak)
+    what = soak.__file__ if wanted.soak else str(FOLDER)
+    arguments = [what, "-q", "-n", str(wanted.jobs), "--dist", "worksteal", *rest]
     rounds = range(wanted.seed, wanted.seed + wanted.rounds)
     return max((_run(seed, arguments, wanted.results) for seed in rounds), default=0)
 
