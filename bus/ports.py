@@ -402,8 +402,11 @@ class Transaction(Protocol):
         What stands alone in its lane and may go on is READY at once; other lanes are to be advanced.
         """
 
-    def record_late(self, attempts: Sequence[AttemptRecord]) -> None:
-        """Attempts whose delivery is somebody else's by now, or ended; of one that was dropped none is kept."""
+    def record_late(self, late: Sequence[Settled]) -> None:
+        """The attempts of those that are somebody else's by now, or ended; nothing of a delivery that is not here.
+
+        One may have been dropped with its month, and a store that was restored from a backup may know another one by the number.
+        """
 
     def write_journal(self, actor: Actor, act: str, **what: object) -> None:
         """One row of the journal: who did what, when (the store's clock), why, old and new."""

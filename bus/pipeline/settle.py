@@ -162,9 +162,7 @@ def _settle_once(
         ours = [e for e in ended if e.settled.claimed.id in owned and _may_happen(owned, e)]
         transaction.settle([e.settled for e in ours], owned=owned, actor=actor)
         settled = {e.settled.claimed.id for e in ours}
-        others = [e.settled for e in ended if e.settled.claimed.id not in settled]
-        late = [s.attempt for s in others if s.attempt is not None]
-        transaction.record_late(late)
+        transaction.record_late([e.settled for e in ended if e.settled.claimed.id not in settled])
         _note_entered(ours, owned, transaction)
         queues = _write_children(ours, catalogue, transaction)
         queues |= {e.settled.queue or e.settled.claimed.queue for e in ours if _may_run(e.settled, owned)}

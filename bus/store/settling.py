@@ -32,6 +32,8 @@ _OWN = (
     .with_for_update(of=t.delivery)
 )
 
+_KEYS = select(_D.id, _D.key).where(one_of(_D.id, NUMBERS))
+
 
 def _new(name: str) -> Any:
     return bindparam(f"new_{name}", type_=_D[name].type)
@@ -166,13 +168,18 @@ class Settling(Planning):
         ]
         add_rows(self.connection, t.attempt, rows)
 
-    def record_late(self, attempts: Sequence[AttemptRecord]) -> None:
-        self.record(attempts, late=True)
+    def record_late(self, late: Sequence[Settled]) -> None:
+        told = [(s.claimed, s.attempt) for s in late if s.attempt is not None]
+        there = bring_back(self.connection, {claimed.id for claimed, _ in told})
+        keys: dict[int, str] = {}
+        for part in chunks(sorted(there)):
+            keys.update({row.id: row.key for row in self.connection.execute(_KEYS, {"numbers": part})})
+        self.add_attempts([attempt for claimed, attempt in told if keys.get(claimed.id) == claimed.key], late=True)
 
-    def record(self, attempts: Sequence[AttemptRecord], *, late: bool = False) -> None:
+    def record(self, attempts: Sequence[AttemptRecord]) -> None:
         """Attempts of deliveries that may have ended meanwhile, and lie in a closed month."""
         there = bring_back(self.connection, {attempt.delivery for attempt in attempts})
-        self.add_attempts([attempt for attempt in attempts if attempt.delivery in there], late=late)
+        self.add_attempts([attempt for attempt in attempts if attempt.delivery in there])
 
     def move(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
@@ -14,7 +15,7 @@ from bus.errors import DataRefused
 from bus.model.delivery import Event, Outcome, State, release, succeed
 from bus.model.message import Message
 from bus.model.route import Route
-from bus.ports import Actor, Claimed
+from bus.ports import Actor, Claimed, Settled
 from bus.store import tables as t
 from bus.store.sqlstore import SqlStore
 from bus.testing import a_message
@@ -893,6 +894,24 @@ def test_late_attempts_need_no_claim(store: SqlStore) -> None:
     end(store, [claimed], succeed())
 
     with store.transaction() as transaction:
-        transaction.record_late([an_attempt(claimed, retry())])
+        transaction.record_late([Settled(claimed=claimed, outcome=retry(), attempt=an_attempt(claimed, retry()))])
 
     assert [row.late for row in rows(store, t.attempt)] == [False, True]
+
+
+def test_an_outcome_that_a_restored_store_has_no_delivery_for_is_noted_at_no_other_and_holds_up_none(
+    store: SqlStore,
+) -> None:
+    keep_steps(store, "a", "b", "c")
+    first, second, third = claim(store)
+    gone = replace(first, id=first.id + 1_000)
+    another = replace(second, key="of what bore this number before", token="of that time")
+
+    end(store, [gone, another, third], succeed())
+
+    assert {row.id: row.state for row in rows(store, t.delivery)} == {
+        first.id: State.CLAIMED,
+        second.id: State.CLAIMED,
+        third.id: State.DELIVERED,
+    }
+    assert [(row.delivery, row.late) for row in rows(store, t.attempt)] == [(third.id, False)]
