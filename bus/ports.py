@@ -403,9 +403,9 @@ class Transaction(Protocol):
         """
 
     def record_late(self, late: Sequence[Settled]) -> None:
-        """The attempts of those that are somebody else's by now, or ended; nothing of a delivery that is not here.
+        """The attempts of those that are somebody else's by now, or ended; none of a delivery that is not here.
 
-        One may have been dropped with its month, and a store that was restored from a backup may know another one by the number.
+        One may have been dropped with its month; a store that was restored may know another one by its number.
         """
 
     def write_journal(self, actor: Actor, act: str, **what: object) -> None:
