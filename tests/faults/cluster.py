@@ -136,8 +136,16 @@ class Cluster:
         self.wait_for(*nodes)
 
     def wait_for(self, *nodes: Node) -> None:
+        """Return when each takes connections; one that does not is started once more, as an administrator would.
+
+        A node of RabbitMQ 3.10 whose line goes while it comes back from a pause was seen to wait for a table of Mnesia
+        that nobody gave it, for ten minutes.
+        """
         for node in nodes:
-            assert until(node.greets, within=BOOT_LIMIT), f"{node} does not come up\n{_tail(node.log)}"
+            if not until(node.greets, within=BOOT_LIMIT):
+                self.kill(node)
+                self._spawn(node)
+                assert until(node.greets, within=BOOT_LIMIT), f"{node} does not come up\n{_tail(node.log)}"
 
     def complete(self) -> None:
         """Everybody reaches everybody, every node runs, and each says that it sees the others."""

@@ -136,7 +136,7 @@ HARM: dict[str, Callable[[ClusterStage, Truth, random.Random], None]] = {
 SELECTED = {"leader-killed"}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "harm", [pytest.param(name, marks=() if name in SELECTED else pytest.mark.every_fault) for name in HARM]
 )
@@ -148,7 +148,7 @@ def test_what_was_confirmed_survives_a_cluster(stage: ClusterStage, survival: Su
     survival.tell([*stage.findings(load.truth), *stage.leftovers()], store=stage.kind, holding=load.holding)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.every_fault
 def test_confirms_that_a_cluster_loses_while_leaders_move_cost_duplicates_only(
     stage: ClusterStage, survival: Survival
