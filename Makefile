@@ -6,15 +6,18 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 JOBS ?= 3
 EXAMPLES ?= 5000
+ON_RABBITMQ4 := $(addprefix tests/system/test_,topology.py publisher.py client.py consumer.py partitions.py private_node.py \
+	dramatiq_traps.py dramatiq_traps_in_consuming.py dramatiq_traps_in_messages.py supervisor.py \
+	promise_1_commit_before_ack.py promise_4_order.py)
 
 # make demo BROKER=amqp://… MANAGEMENT=http://… KEEP=1; make test ARGS="-k lanes"
 export BROKER MANAGEMENT KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench faults fuzz rabbitmq
+.PHONY: help demo test check bench faults fuzz rabbitmq4 rabbitmq
 
 help:  ## what can be typed here
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: BROKER=amqp://… MANAGEMENT=http://… KEEP=1 for demo, ARGS=… for all but check, EXAMPLES=5000 for fuzz"
 
 demo: $(READY)  ## a plant day on a private RabbitMQ; BROKER and MANAGEMENT name another one, KEEP=1 leaves it running
@@ -44,6 +47,12 @@ faults: $(READY) rabbitmq  ## every fault once: kills, outages and lies of broke
 fuzz: $(READY)  ## hostile documents, envelopes, settings and answers: EXAMPLES of each test
 	@PLANTBUS_FUZZ=$(EXAMPLES) $(PYTHON) -m pytest -q --timeout 0 tests/security/test_fuzz_documents.py \
 		tests/security/test_fuzz_edges.py $(ARGS)
+
+# RabbitMQ 4 is taken from Debian 13's packages into the folder .rabbitmq4; nothing is installed.
+rabbitmq4: $(READY)  ## the tests of topology, publisher, router and workers, on RabbitMQ 4
+	@.ci/rabbitmq4 .rabbitmq4
+	@RABBITMQ_HOME=$(CURDIR)/.rabbitmq4/rabbitmq PATH="$(CURDIR)/.rabbitmq4/erlang:$$PATH" \
+		$(PYTHON) -m pytest -n $(JOBS) --dist worksteal $(ON_RABBITMQ4) $(ARGS)
 
 # Installed before the tests, so that no test's time limit pays for it. Where it cannot be had they say so themselves.
 rabbitmq: $(READY)
