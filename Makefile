@@ -8,7 +8,7 @@ JOBS ?= 3
 EXAMPLES ?= 5000
 ON_RABBITMQ4 := $(addprefix tests/system/test_,topology.py publisher.py client.py consumer.py partitions.py private_node.py \
 	dramatiq_traps.py dramatiq_traps_in_consuming.py dramatiq_traps_in_messages.py supervisor.py \
-	promise_1_commit_before_ack.py promise_4_order.py)
+	promise_1_commit_before_ack.py promise_4_order.py promise_7_outages.py)
 
 # make demo BROKER=amqp://… MANAGEMENT=http://… KEEP=1; make test ARGS="-k lanes"
 export BROKER MANAGEMENT KEEP
@@ -49,7 +49,7 @@ fuzz: $(READY)  ## hostile documents, envelopes, settings and answers: EXAMPLES 
 		tests/security/test_fuzz_edges.py $(ARGS)
 
 # RabbitMQ 4 is taken from Debian 13's packages into the folder .rabbitmq4; nothing is installed.
-rabbitmq4: $(READY)  ## the tests of topology, publisher, router and workers, on RabbitMQ 4
+rabbitmq4: $(READY)  ## the tests of topology, publisher, router, workers and outages, on RabbitMQ 4
 	@.ci/rabbitmq4 .rabbitmq4
 	@RABBITMQ_HOME=$(CURDIR)/.rabbitmq4/rabbitmq PATH="$(CURDIR)/.rabbitmq4/erlang:$$PATH" \
 		$(PYTHON) -m pytest -n $(JOBS) --dist worksteal $(ON_RABBITMQ4) $(ARGS)
