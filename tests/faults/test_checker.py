@@ -150,8 +150,8 @@ def test_a_receipt_too_few_is_lost_and_one_too_many_is_found_where_nothing_could
 
 def test_a_swapped_pair_is_out_of_order(run: HealthyRun, found: Found) -> None:
     book = run.books["keeper"]
-    first = run.entry("keeper", lambda each: each.step == 0)
-    second = run.entry("keeper", lambda each: each.order == first.order and each.step == 1)
+    second = run.entry("keeper", lambda each: each.step == 1)
+    first = run.entry("keeper", lambda each: each.order == second.order and each.step == 0)
     swapped = [{first: second, second: first}.get(each, each) for each in book.entries]
 
     findings = found(keeper=replace(book, entries=swapped))

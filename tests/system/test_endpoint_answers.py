@@ -53,7 +53,8 @@ from tests.system.small_plant import (
     running,
 )
 
-TIMEOUT = 1  # second
+PATIENCE = 30  # seconds an endpoint may take; no test waits for them
+SHORT = 3  # seconds, where a test waits until they are over
 MADE = {"MaterialDocument": "4900000121", "MaterialDocumentYear": "2026"}
 TAKEN: Mapping[str, Answer] = {
     "target": Answer(201, b'{"job": "J-1"}'),
@@ -86,8 +87,9 @@ class Bench:
     server: ScriptedServer
     ledger: Ledger
     password: Path
-    connect: Callable[[str, str], None]
-    """Give an endpoint its adapter, for this address."""
+    connect: Callable[[str, str, int], None]
+    """Give an endpoint its adapter, for this address and time-out."""
+    timeout: int = PATIENCE
 
     def answers(self, *steps: Step) -> None:
         """To postings, in this order; the last one again and again."""
@@ -97,7 +99,7 @@ class Bench:
         self.bus.receive(*messages)
         for name in {each.destination for message in messages for each in self.ledger.deliveries(of=message.id)}:
             if name not in self.bus.windows:
-                self.connect(name, self.server.url)
+                self.connect(name, self.server.url, self.timeout)
         self.bus.run_until_idle()
 
     def delivery(self, message: Message) -> Any:
@@ -158,8 +160,8 @@ def bench(database: Database, tmp_path: Path) -> Iterator[Bench]:
         empty(database)
         bus = DirectBus(SqlStore(database), installation.catalogue, adapters={})
 
-        def connect(name: str, address: str) -> None:
-            there = replace(installation, endpoints=endpoints(address, password))
+        def connect(name: str, address: str, timeout: int) -> None:
+            there = replace(installation, endpoints=endpoints(address, password, timeout=timeout))
             endpoint = there.catalogue.endpoints[name]
             adapter = bootstrap.adapter_of(there.project(), endpoint)
             stack.callback(adapter.close)
@@ -169,9 +171,9 @@ def bench(database: Database, tmp_path: Path) -> Iterator[Bench]:
         assert list(verify(database)) == []
 
 
-def endpoints(address: str, password: Path, *, timeout: float = TIMEOUT) -> dict[str, dict[str, Any]]:
+def endpoints(address: str, password: Path, *, timeout: int) -> dict[str, dict[str, Any]]:
     login = {"user": "bus", "password": f"file:{password}"}
-    of_all: dict[str, Any] = {"address": address, "timeout": timeout, "visible_after": timeout * 2, "concurrency": 1}
+    of_all: dict[str, Any] = {"address": address, "timeout": timeout, "visible_after": timeout, "concurrency": 1}
     http = {"document": "job", "error_code": "code", "error_text": "text", "transient": [409]}
     return {
         "target": of_all | {"options": login | http | {"remembers_keys": True, "check": "/health"}},
@@ -209,11 +211,11 @@ def test_a_refused_connection_holds_everything_until_the_endpoint_is_back(bench:
     messages = [a_posting(endpoint, f"N{number}") for number in range(20)]
     bench.answers(TAKEN[endpoint])
     with refusing_address() as nobody:
-        bench.connect(endpoint, nobody)
+        bench.connect(endpoint, nobody, PATIENCE)
         bench.send(*messages)
     is_held(bench, endpoint, "endpoint.refused-connection", *messages)
 
-    bench.connect(endpoint, bench.server.url)
+    bench.connect(endpoint, bench.server.url, PATIENCE)
 
     bench.comes_to("DELIVERED", messages[-1])
     assert {bench.delivery(message).state for message in messages} == {"DELIVERED"}
@@ -229,7 +231,7 @@ def test_a_name_or_certificate_nobody_trusts_holds_everything(
 ) -> None:
     message = a_posting(endpoint, "4711")
     with ScriptedServer(tls=True) as elsewhere:
-        bench.connect(endpoint, address or elsewhere.url)
+        bench.connect(endpoint, address or elsewhere.url, PATIENCE)
 
         bench.send(message)
 
@@ -351,8 +353,13 @@ UNKNOWN = [
 ]
 
 
+def patience_with(step: Step) -> int:
+    return SHORT if isinstance(step, Silence) else PATIENCE
+
+
 @pytest.mark.parametrize(("step", "cause"), UNKNOWN)
 def test_a_target_that_remembers_keys_is_sent_it_again_under_the_same_key(bench: Bench, step: Step, cause: str) -> None:
+    bench.timeout = patience_with(step)
     message = a_posting("target", "4711")
     bench.answers(step, TAKEN["target"])
 
@@ -367,6 +374,7 @@ def test_a_target_that_remembers_keys_is_sent_it_again_under_the_same_key(bench:
 
 @pytest.mark.parametrize(("step", "cause"), UNKNOWN)
 def test_what_nobody_can_ask_for_stays_in_doubt_and_other_keys_flow(bench: Bench, step: Step, cause: str) -> None:
+    bench.timeout = patience_with(step)
     doubted, next_of_it, other = a_posting("archive", "1"), a_posting("archive", "1", 2), a_posting("archive", "2")
     bench.answers(step, TAKEN["archive"])
 
@@ -383,6 +391,7 @@ def test_what_nobody_can_ask_for_stays_in_doubt_and_other_keys_flow(bench: Bench
 def test_what_the_search_finds_is_delivered_with_its_number_and_not_sent_again(
     bench: Bench, step: Step, cause: str
 ) -> None:
+    bench.timeout = patience_with(step)
     message = a_posting("erp", "4711")
     bench.answers(step)
     bench.send(message)
@@ -396,6 +405,7 @@ def test_what_the_search_finds_is_delivered_with_its_number_and_not_sent_again(
 
 
 def test_what_the_search_does_not_find_when_it_must_be_visible_is_sent_again(bench: Bench) -> None:
+    bench.timeout = SHORT
     message = a_posting("erp", "4711")
     bench.answers(Close(), TAKEN["erp"])
 
@@ -408,7 +418,7 @@ def test_what_the_search_does_not_find_when_it_must_be_visible_is_sent_again(ben
     assert taken.document == row.document == "4900000121/2026"
     # "Absent" counts only when it was asked later than the target may take to show what it booked.
     assert len(probes) > 1
-    assert probes[-1].began_at - lost.ended_at >= timedelta(seconds=TIMEOUT * 2)
+    assert probes[-1].began_at - lost.ended_at >= timedelta(seconds=SHORT)
 
 
 @pytest.mark.parametrize(
