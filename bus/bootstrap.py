@@ -49,22 +49,21 @@ def release() -> str:
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-def open_database(project: Project, *, background: bool = False, connections: int = 0) -> Database:
-    """The project's database, whatever state it is in; `background`: see Database.
-
-    `connections`: how many are wanted at once at least.
-    """
-    url = revealed(project.settings.store, root=project.root)
-    return Database(url, pool_size=max(connections, CONNECTIONS), background=background)
+def open_database(project: Project) -> Database:
+    """The project's database, whatever state it is in."""
+    return Database(revealed(project.settings.store, root=project.root))
 
 
 def open_store(project: Project, *, background: bool = False, connections: int = 0) -> SqlStore:
-    """The project's store, with this release's tables; `background`, `connections`: see open_database.
+    """The store for one of the bus's own processes, with this release's tables; `background`: see Database.
+
+    `connections`: how many are wanted at once at least.
 
     Raises:
         NotAvailable: not there, not reachable, or its tables are old; with the command that mends it.
     """
-    database = open_database(project, background=background, connections=connections)
+    url = revealed(project.settings.store, root=project.root)
+    database = Database(url, pool_size=max(connections, CONNECTIONS), background=background, plans_once=True)
     schema.require_current(database)
     return SqlStore(database)
 

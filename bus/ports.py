@@ -239,6 +239,15 @@ class Claimed:
         return self.kept.check.size if self.kept.check else len(self.kept.message.body)
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one claim took, in lane order."""
+
+    claimed: list[Claimed]
+    leaves: bool
+    """Whether it saw more that is READY than it took, or may have: it took as many as it was to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
     """One try: what was sent, what came back, what was made of it."""
@@ -425,7 +434,7 @@ class MessageStore(Protocol):
     def note_opening(self, digest: bytes) -> int:
         """Note that a redelivered body is about to be opened; returns how often that was noted before."""
 
-    def claim(self, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
+    def claim(self, queue: str, *, worker: str, token: str, limit: int) -> Batch:
         """The oldest READY of the queue that may run, marked CLAIMED. Empty where the endpoint is not open.
 
         A laned one only if nothing stands before it except what is claimed with it; in lane order. One with deaths

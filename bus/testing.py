@@ -168,7 +168,7 @@ class DirectBus:
         self.hinted |= receive(envelopes, store=self.store, catalogue=self.catalogue, telemetry=self.telemetry)
 
     def work(self, queue: str) -> bool:
-        """One batch of one queue; whether there was any."""
+        """One batch of one queue; whether there may be more."""
         self.hinted.discard(queue)
         if queue.startswith("send."):
             window = self.windows.get(queue.removeprefix("send."))
@@ -179,7 +179,7 @@ class DirectBus:
         """Work until no queue has anything READY; retries that are not due and held deliveries stay."""
         for _ in range(rounds):
             worked = [self.work(queue) for queue in self.catalogue.queues]
-            if not any(worked):
+            if not any(worked) and not self.hinted.intersection(self.catalogue.queues):
                 return
         raise AssertionError(f"still busy after {rounds} rounds: {sorted(self.hinted)}")
 

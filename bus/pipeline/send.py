@@ -15,6 +15,7 @@ from bus.pipeline.worker import BATCH, BUDGET, Shift, in_flights, in_lane_order,
 from bus.ports import (
     Adapter,
     Answer,
+    Batch,
     Checking,
     Claimed,
     Doubt,
@@ -72,15 +73,16 @@ def send(window: Window, *, shift: Shift) -> bool:
     elif not row.has_ready:
         return False  # another took what the hint was for
     with shift.claim(window.endpoint.queue, limit=window.batch) as batch:
-        return bool(batch) and _send_batch(batch, window, shift)
+        return bool(batch.claimed) and _send_batch(batch, window, shift)
 
 
-def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
+def _send_batch(batch: Batch, window: Window, shift: Shift) -> bool:
     """Send in lane order and settle; a trip of the endpoint gives everything after it back.
 
     Returns whether there is more to send, and the endpoint still open.
     """
-    crash_point("send.after_claim", holding=len(batch))
+    claimed = _failed_last(batch.claimed)
+    crash_point("send.after_claim", holding=len(claimed))
     trips: list[DeliveryFailure] = []
 
     def judge(sent: Sequence[tuple[Ended, DeliveryFailure | None]]) -> list[Ended]:
@@ -94,17 +96,17 @@ def _send_batch(batch: list[Claimed], window: Window, shift: Shift) -> bool:
         return [_given_back(claimed) for claimed in several] if trips else judge(_send_many(several, window, shift))
 
     if isinstance(window.adapter, SendingMany):
-        ended = in_flights(_failed_last(batch), fly, _given_back, shift=shift)
+        ended = in_flights(claimed, fly, _given_back, shift=shift)
     else:
-        ended = in_lane_order(_failed_last(batch), step, _given_back, shift=shift)
+        ended = in_lane_order(claimed, step, _given_back, shift=shift)
     more = has_tripped = False
     for portion in portions(ended):
         if trips and not has_tripped:
             _trip(window, trips[0], shift)
             has_tripped = True
-            crash_point("send.after_trip", holding=len(batch))
+            crash_point("send.after_trip", holding=len(claimed))
         crash_point("send.before_settle", holding=len(portion))
-        more = shift.settle(portion, queue=window.endpoint.queue)
+        more = shift.settle(portion, queue=window.endpoint.queue, leaves=batch.leaves)
         del portion  # let go before the next is sent
     return more and not trips
 
@@ -278,8 +280,8 @@ def _reopen(window: Window, shift: Shift) -> None:
 def _try_endpoint(window: Window, shift: Shift) -> bool:
     """An adapter that cannot check is tried with the head of a lane; any answer but EndpointDown means it is back."""
     with shift.claim(window.endpoint.queue, trial=True) as trial:
-        if trial:
-            ended, failure = _send_one(trial[0], window, shift)
+        if trial.claimed:
+            ended, failure = _send_one(trial.claimed[0], window, shift)
             if isinstance(failure, EndpointDown):
                 # A trial says nothing about this delivery: it does not count as a trip of its own.
                 released = replace(release(), cause=failure.cause, detail=failure.detail)

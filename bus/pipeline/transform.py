@@ -24,14 +24,14 @@ def transform(queue: str, *, shift: Shift) -> bool:
     if not shift.store.has_ready(queue):
         return False  # another took what the hint was for; a look is cheaper than a claim
     with shift.claim(queue) as batch:
-        if not batch:
+        if not batch.claimed:
             return False
-        crash_point("transform.after_claim", holding=len(batch))
+        crash_point("transform.after_claim", holding=len(batch.claimed))
         more = False
-        ended = in_lane_order(batch, lambda claimed: _transform_one(claimed, shift), _given_back, shift=shift)
+        ended = in_lane_order(batch.claimed, lambda claimed: _transform_one(claimed, shift), _given_back, shift=shift)
         for portion in portions(ended):
             crash_point("transform.before_settle", holding=len(portion))
-            more = shift.settle(portion, queue=queue)
+            more = shift.settle(portion, queue=queue, leaves=batch.leaves)
             del portion  # let go before the next is made
         return more
 

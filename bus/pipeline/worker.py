@@ -19,7 +19,7 @@ from bus.model.message import BUS
 from bus.model.retry import RetryPolicy
 from bus.model.route import Route
 from bus.pipeline.settle import Ended, settle, until_stored
-from bus.ports import Actor, AttemptRecord, Claimed, MessageStore, Telemetry
+from bus.ports import Actor, AttemptRecord, Batch, Claimed, MessageStore, Telemetry
 
 BATCH = 128
 """Deliveries claimed at once, where nothing speaks for fewer."""
@@ -65,21 +65,21 @@ class Shift:
         return Actor(name=self.worker)
 
     @contextmanager
-    def claim(self, queue: str, *, limit: int | None = None, trial: bool = False) -> Iterator[list[Claimed]]:
+    def claim(self, queue: str, *, limit: int | None = None, trial: bool = False) -> Iterator[Batch]:
         """A batch to work on, ours until the end of the block; whatever is not settled by then is given back."""
         if self.stop.is_set() or not self.still_alive():
-            yield []
+            yield Batch([], leaves=False)
             return
         token = self.new_token()
         self.claims.add(token)  # before the claim: its answer may be lost after the store committed it
         try:
             if trial:
-                claimed = self.store.claim_trial(queue, worker=self.worker, token=token)
+                batch = Batch(self.store.claim_trial(queue, worker=self.worker, token=token), leaves=True)
             else:
                 at_most = min(limit or self.batch, self.batch)
-                claimed = self.store.claim(queue, worker=self.worker, token=token, limit=at_most)
+                batch = self.store.claim(queue, worker=self.worker, token=token, limit=at_most)
             try:
-                yield claimed
+                yield batch
             except BaseException:
                 self.broken.add(token)
                 raise
@@ -115,8 +115,11 @@ class Shift:
                 self.wake(self.store.bury_worker(self.worker, actor=actor, claims=claims, died=died))
         self.broken.difference_update(broken)
 
-    def settle(self, ended: Sequence[Ended], *, queue: str = "") -> bool:
-        """Store the outcomes, then wake whoever else has work now; returns whether this queue has."""
+    def settle(self, ended: Sequence[Ended], *, queue: str = "", leaves: bool = False) -> bool:
+        """Store the outcomes, then wake whoever else has work now; returns whether this queue has.
+
+        `leaves`: see Batch; what became READY since the claim has a hint of its own.
+        """
         queues = settle(
             ended,
             store=self.store,
@@ -127,7 +130,7 @@ class Shift:
         )
         self.wake(queues - {queue})
         crash_point("settle.after_wake", holding=len(ended))
-        return queue in queues or bool(queue and self.store.has_ready(queue))
+        return queue in queues or (leaves and self.store.has_ready(queue))
 
     def route_of(self, claimed: Claimed) -> Route:
         """The route of a delivery.

@@ -49,6 +49,15 @@ def draw_numbers(connection: Connection, table: Table, count: int) -> list[int]:
     return sorted(connection.execute(_draw(table.name), {"count": count}).scalars())
 
 
+def add_numbered(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """As `add_rows`, for rows without numbers of their own: returns those they were given, rising."""
+    if len(rows) == 1:
+        return [connection.execute(_insert_numbered(table), rows[0]).scalar_one()]
+    numbers = draw_numbers(connection, table, len(rows))
+    add_rows(connection, table, [{"id": number, **row} for number, row in zip(numbers, rows, strict=True)])
+    return numbers
+
+
 def add_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows; all name the same columns, in the same order."""
     if not rows:
@@ -136,6 +145,11 @@ def as_lists(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 @cache
 def _insert(table: Table) -> Any:
     return insert(table)
+
+
+@cache
+def _insert_numbered(table: Table) -> Any:
+    return insert(table).returning(table.c.id)
 
 
 @cache

@@ -7,22 +7,21 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Integer, Select, Text, bindparam, select, update
+from sqlalchemy import BindParameter, Connection, FromClause, Integer, Select, Text, bindparam, select, update
 
 from bus.model.delivery import Stage, State, is_laned_now
 from bus.model.lane import LaneKey, claimable
-from bus.model.message import BUS
-from bus.ports import Claimed, Doubt
+from bus.ports import Batch, Claimed, Doubt
 from bus.store import tables as t
 from bus.store.bodies import MESSAGE, OUTPUT, kept_in, largest_carried, output_in
 from bus.store.bulk import NUMBERS, one_of
 from bus.store.clock import store_clock
 from bus.store.engine import Database
 from bus.store.lanes import is_alone
+from bus.store.states import HELD, in_state, takes_turns
 from bus.store.transaction import SqlTransaction
 from bus.store.work import chunks
 
-_RUNNING = (str(State.CLAIMED), str(State.SENDING))
 _TRIALS = 1_000
 """The oldest READY looked at for the head of a lane that was tried least."""
 
@@ -40,9 +39,9 @@ def _oldest() -> Select[Any]:
     other = t.delivery.alias("other")
     runs = select(other.c.id).where(
         other.c.lane == _D.lane,
-        other.c.state.in_(_RUNNING),
+        in_state(other.c.state, *HELD),
         other.c.stands,
-        (other.c.stage == str(Stage.SEND)) | (other.c.destination == BUS),  # transforms run ahead, out of turn
+        takes_turns(other.c),
     )
     shut = select(t.endpoint.c.name).where(t.endpoint.c.name == _ENDPOINT, t.endpoint.c.state != "open")
     return (
@@ -50,8 +49,8 @@ def _oldest() -> Select[Any]:
         .where(
             ~shut.exists(),
             _D.queue == _QUEUE,
-            _D.state == str(State.READY),
-            (_D.stage != str(Stage.SEND)) & (_D.destination != BUS) | ~runs.exists(),
+            in_state(_D.state, State.READY),
+            ~takes_turns(_D) | ~runs.exists(),
         )
         .order_by(_D.id)
         .limit(bindparam("at_most", type_=Integer()))
@@ -68,8 +67,6 @@ _DELIVERY = (
     _D.destination,
     _D.queue,
     _D.key,
-    t.lane.c.destination,
-    t.lane.c.key,
     _D.place,
     _D.part,
     _D.attempts,
@@ -79,30 +76,33 @@ _DELIVERY = (
     _D.replay,
     _D.cause,
 )
-"""What a claim reads of a delivery and its lane, in the order in which `_claimed` takes it."""
+"""What a claim reads of a delivery, in the order in which `_claimed` takes it; its lane's names come behind."""
 
-_MESSAGE_AT = len(_DELIVERY)
+_LANE_AT = len(_DELIVERY)
+_MESSAGE_AT = _LANE_AT + 2
 _OUTPUT_AT = _MESSAGE_AT + len(MESSAGE)
 
 
-def _load() -> Select[Any]:
-    """Deliveries with their messages, lanes and outputs."""
+def _load(delivery: FromClause) -> Select[Any]:
+    """Deliveries with their lanes, messages and outputs."""
+    d = delivery.c
     joined = (
-        t.delivery.join(t.message, t.message.c.id == _D.message)
-        .outerjoin(t.lane, t.lane.c.id == _D.lane)
-        .outerjoin(t.output, t.output.c.delivery == _D.id)
+        delivery.join(t.message, t.message.c.id == d.message)
+        .outerjoin(t.lane, t.lane.c.id == d.lane)
+        .outerjoin(t.output, t.output.c.delivery == d.id)
     )
-    return select(*_DELIVERY, *MESSAGE, *OUTPUT).select_from(joined).where(one_of(_D.id, NUMBERS))
+    of_delivery = (d[column.name] for column in _DELIVERY)
+    return select(*of_delivery, t.lane.c.destination, t.lane.c.key, *MESSAGE, *OUTPUT).select_from(joined)
 
 
 _OLDEST = _oldest()
-_LOAD = _load()
+_LOAD = _load(t.delivery).where(one_of(_D.id, NUMBERS))
 _STILL_READY = (
     select(_D.id, _D.deaths)
-    .where(one_of(_D.id, NUMBERS), _D.state == str(State.READY))
+    .where(one_of(_D.id, NUMBERS), in_state(_D.state, State.READY))
     .with_for_update(skip_locked=True)
 )
-_HAS_READY = select(_D.id).where(_D.queue == _QUEUE, _D.state == str(State.READY)).order_by(_D.changed_at).limit(1)
+_HAS_READY = select(_D.id).where(_D.queue == _QUEUE, in_state(_D.state, State.READY)).order_by(_D.changed_at).limit(1)
 _TAKE = (
     update(t.delivery)
     .where(one_of(_D.id, NUMBERS))
@@ -110,6 +110,8 @@ _TAKE = (
         state=str(State.CLAIMED), worker=bindparam("by_worker"), token=bindparam("by_token"), changed_at=store_clock()
     )
 )
+_TAKE_AND_LOAD = _load(_TAKE.returning(*_DELIVERY, _D.message, _D.lane).cte("taken"))
+"""PostgreSQL: both in one statement."""
 _MARK_SENDING = (
     update(t.delivery)
     .where(_D.id == bindparam("number"), _D.token == bindparam("of_token"), _D.state == str(State.CLAIMED))
@@ -117,18 +119,20 @@ _MARK_SENDING = (
 )
 _DUE_DOUBTS = (
     select(_D.id, _D.changed_at)
-    .where(_D.queue == _QUEUE, _D.state == str(State.IN_DOUBT), _D.due_at <= _NOW)
+    .where(_D.queue == _QUEUE, in_state(_D.state, State.IN_DOUBT), _D.due_at <= _NOW)
     .order_by(_D.due_at)
 )
 
 
-def claim(database: Database, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
+def claim(database: Database, queue: str, *, worker: str, token: str, limit: int) -> Batch:
     """See MessageStore.claim."""
     with database.write() as connection:
         oldest = connection.execute(
             _OLDEST, {"of_queue": queue, "of_endpoint": endpoint_of(queue), "at_most": limit}
         ).all()
-        return _take(connection, _batch(database, connection, oldest), worker=worker, token=token)
+        numbers = _batch(database, connection, oldest)
+        taken = _take(connection, numbers, worker=worker, token=token)
+        return Batch(taken, leaves=len(oldest) == limit or len(numbers) < len(oldest))
 
 
 def _batch(database: Database, connection: Connection, oldest: Sequence[Any]) -> list[int]:
@@ -199,10 +203,17 @@ def _is_head(connection: Connection, row: Any) -> bool:
 
 def _take(connection: Connection, numbers: Sequence[int], *, worker: str, token: str) -> list[Claimed]:
     """Mark them; they come back in the order given."""
+    taker = {"by_worker": worker, "by_token": token}
+    carried = largest_carried(len(numbers))
+    taken: dict[int, Claimed] = {}
     for part in chunks(sorted(numbers)):
-        connection.execute(_TAKE, {"numbers": part, "by_worker": worker, "by_token": token})
-    loaded = {claimed.id: claimed for claimed in load(connection, numbers)}
-    return [loaded[number] for number in numbers]
+        if connection.dialect.name == "sqlite":
+            connection.execute(_TAKE, {"numbers": part, **taker})
+            rows = connection.execute(_LOAD, {"numbers": part, "carried": carried})
+        else:
+            rows = connection.execute(_TAKE_AND_LOAD, {"numbers": part, "carried": carried, **taker})
+        taken.update((row.id, _claimed(tuple(row))) for row in rows)
+    return [taken[number] for number in numbers]
 
 
 def endpoint_of(queue: str) -> str:
@@ -253,8 +264,6 @@ def _claimed(values: Sequence[Any]) -> Claimed:
         destination,
         queue,
         key,
-        lane_destination,
-        lane_key,
         place,
         part,
         attempts,
@@ -263,7 +272,8 @@ def _claimed(values: Sequence[Any]) -> Claimed:
         blocks,
         replay,
         cause,
-    ) = values[:_MESSAGE_AT]
+    ) = values[:_LANE_AT]
+    lane_destination, lane_key = values[_LANE_AT:_MESSAGE_AT]
     return Claimed(
         id=number,
         token=token,

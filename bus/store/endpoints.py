@@ -12,6 +12,7 @@ from bus.ports import Actor, EndpointRow
 from bus.store import tables as t
 from bus.store.clock import store_clock
 from bus.store.engine import Database
+from bus.store.states import in_state
 from bus.store.transaction import SqlTransaction
 
 _E = t.endpoint.c
@@ -19,8 +20,8 @@ _E = t.endpoint.c
 
 _D = t.delivery.c
 _OF_QUEUE = select(_D.id).where(_D.queue == bindparam("of_queue"))
-_DOUBT_IS_DUE = _OF_QUEUE.where(_D.state == str(State.IN_DOUBT), _D.due_at <= store_clock()).exists()
-_HAS_READY = _OF_QUEUE.where(_D.state == str(State.READY)).exists()
+_DOUBT_IS_DUE = _OF_QUEUE.where(in_state(_D.state, State.IN_DOUBT), _D.due_at <= store_clock()).exists()
+_HAS_READY = _OF_QUEUE.where(in_state(_D.state, State.READY)).exists()
 _ONE_ROW = select(literal(1).label("one")).subquery("one_row")
 _CHECK_IS_DUE = (_E.state == "tripped") & (_E.check_at.is_(None) | (_E.check_at <= store_clock()))
 _LOOK = select(

@@ -66,15 +66,25 @@ RESTED = 1.0
 CONNECTIONS = 8
 """Kept open by a process; twice as many at need."""
 
+_SESSION = "-c jit=off -c timezone=UTC"
+_NO_WHOLE_TABLES = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+_PLANS_ONCE = f"{_SESSION} -c plan_cache_mode=force_generic_plan {_NO_WHOLE_TABLES}"
+
 
 class Database:
     """One database: begins write transactions one after another fairly, reads beside them."""
 
-    def __init__(self, address: str, *, pool_size: int = CONNECTIONS, background: bool = False) -> None:
+    def __init__(
+        self, address: str, *, pool_size: int = CONNECTIONS, background: bool = False, plans_once: bool = False
+    ) -> None:
         """`address`: `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`.
 
         `background`: of all such processes one at a time queues up to write, so that whoever else wants to waits for
         one of their transactions at the most. Matters to SQLite, where one writes and the others wait.
+
+        `plans_once`: PostgreSQL plans a statement once for a connection, row by row through the indexes: a plan made
+        while the tables are nearly empty does for full ones. For processes that say the same few statements again and
+        again, each made for an index; to plan them anew was half of the database's work for a small batch.
 
         Raises:
             ConfigurationError: neither of these.
@@ -92,7 +102,7 @@ class Database:
                 max_overflow=pool_size,
                 pool_timeout=10,
                 isolation_level="READ COMMITTED",
-                connect_args={"options": "-c jit=off -c timezone=UTC", "connect_timeout": 5},
+                connect_args={"options": _PLANS_ONCE if plans_once else _SESSION, "connect_timeout": 5},
             )
             _test_rested_connections(self.engine)
 

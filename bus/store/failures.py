@@ -15,6 +15,7 @@ from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.message_rows import message_of
 from bus.store.retired import refuse_retired
+from bus.store.states import in_state
 from bus.store.views import (
     COUNTED,
     AttemptLine,
@@ -24,7 +25,6 @@ from bus.store.views import (
     attempts_of,
     count_up_to,
     delivery_line,
-    in_state,
     journal_of,
     newest_try_of,
     select_deliveries,

@@ -13,7 +13,8 @@ from bus.errors import NotFound
 from bus.model.delivery import State
 from bus.store import tables as t
 from bus.store.engine import Database
-from bus.store.views import DeliveryLine, Page, delivery_line, in_state, lane_name, select_deliveries
+from bus.store.states import in_state
+from bus.store.views import DeliveryLine, Page, delivery_line, lane_name, select_deliveries
 from bus.store.work import chunks
 
 LOOK_AT = 100_000

@@ -25,16 +25,16 @@ from sqlalchemy import (
 
 from bus.model.delivery import RUNNING, Stage, State
 from bus.model.lane import RUN, LaneKey, Standing, head_run, tail_room
-from bus.model.message import BUS
 from bus.ports import TailRoom
 from bus.store import tables as t
 from bus.store.bulk import NUMBERS, Listed, as_lists, from_lists, one_of
 from bus.store.clock import store_clock
 from bus.store.engine import Database
+from bus.store.states import in_state, takes_turns
 from bus.store.work import UnitOfWork, chunks, insert_into
 
 _D = t.delivery.c
-_RUNNING = [str(state) for state in sorted(RUNNING)]
+_RUNNING = sorted(RUNNING)
 _STANDING = (_D.id, _D.lane, _D.stage, _D.state, _D.queue, _D.destination, _D.place, _D.part)
 _NUMBER, _LIMIT = bindparam("number", type_=BigInteger), bindparam("at_most", type_=Integer)
 
@@ -67,9 +67,9 @@ def _notable_in(lane: ColumnElement[int]) -> Select[Any]:
     position = func.row_number().over(order_by=(first.c.place, first.c.part))
     numbered = select(first, position.label("position")).subquery("numbered")
     n = numbered.c
-    laned = (n.stage == str(Stage.SEND)) | (n.destination == BUS)
-    runs = laned & n.state.in_(_RUNNING)
-    stops = ~(laned & n.state.in_([*_RUNNING, str(State.WAITING)]))
+    laned = takes_turns(n)
+    runs = laned & in_state(n.state, *_RUNNING)
+    stops = ~(laned & in_state(n.state, *_RUNNING, State.WAITING))
     first_stop = func.min(case((stops, n.position))).over()
     judged = select(numbered, runs.label("runs"), first_stop.label("first_stop")).subquery("judged")
     j = judged.c
@@ -86,7 +86,7 @@ def _at(name: str, *, from_end: bool = False, after: int = 0) -> tuple[Any, Any]
 
 
 def _runs(row: Any) -> Any:
-    return ((row.c.stage == str(Stage.SEND)) | (row.c.destination == BUS)) & row.c.state.in_(_RUNNING)
+    return takes_turns(row.c) & in_state(row.c.state, *_RUNNING)
 
 
 def _outlines() -> Select[Any]:

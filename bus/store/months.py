@@ -17,8 +17,9 @@ from bus.ports import Actor, MonthTurn
 from bus.store import tables as t
 from bus.store.engine import MONTHLY, Database
 from bus.store.periods import month_of, name_of
+from bus.store.states import HELD, in_state
 from bus.store.transaction import SqlTransaction
-from bus.store.views import COUNTED, HELD, count_up_to, in_state
+from bus.store.views import COUNTED, count_up_to
 
 MOVED_AT_MOST = 20_000
 """Deliveries that are not ended and move along with a turn: everybody waits for a second or two meanwhile."""

@@ -16,7 +16,8 @@ from bus.model.message import BUS
 from bus.store import tables as t
 from bus.store.bulk import NUMBERS, one_of
 from bus.store.engine import Database
-from bus.store.views import COUNTED, count_up_to, in_state
+from bus.store.states import in_state
+from bus.store.views import COUNTED, count_up_to
 from bus.store.work import chunks
 
 MEASURED = 2_000

@@ -11,7 +11,7 @@ from bus.model.delivery import stands
 from bus.ports import NewDelivery, Output
 from bus.store import tables as t
 from bus.store.bodies import noted_digest
-from bus.store.bulk import NUMBERS, add_rows, draw_numbers, one_of
+from bus.store.bulk import NUMBERS, add_numbered, add_rows, one_of
 from bus.store.lanes import Lanes
 from bus.store.revival import all_months, bring_back
 from bus.store.work import chunks, storable
@@ -58,8 +58,7 @@ class Planning(Lanes):
         ]
         with_output = [(index, d.output) for index, d in enumerate(deliveries) if d.output is not None]
         if with_output:
-            numbers = draw_numbers(self.connection, t.delivery, len(rows))
-            add_rows(self.connection, t.delivery, [{"id": n} | row for n, row in zip(numbers, rows, strict=True)])
+            numbers = add_numbered(self.connection, t.delivery, rows)
             self.add_outputs([(numbers[index], output) for index, output in with_output])
         else:
             add_rows(self.connection, t.delivery, rows)

@@ -14,7 +14,7 @@ from bus.model import ledger
 from bus.model.message import Message
 from bus.ports import Kept, Receipt, Taken
 from bus.store import tables as t
-from bus.store.bulk import Listed, add_rows, as_lists, draw_numbers, from_lists, one_of
+from bus.store.bulk import Listed, add_numbered, add_rows, as_lists, from_lists, one_of
 from bus.store.clock import store_clock
 from bus.store.work import UnitOfWork, chunks, insert_into, storable
 
@@ -93,10 +93,8 @@ class Receiving(UnitOfWork):
     ) -> list[Kept]:
         if not messages:
             return []
-        numbers = draw_numbers(self.connection, t.message, len(messages))
         rows = [
             {
-                "id": number,
                 "message_id": m.id,
                 "system": m.system,
                 "type": m.type,
@@ -117,9 +115,9 @@ class Receiving(UnitOfWork):
                 "planned": deliveries,
                 "entering": entering,
             }
-            for number, m, parent, (deliveries, entering) in zip(numbers, messages, parents, planned, strict=True)
+            for m, parent, (deliveries, entering) in zip(messages, parents, planned, strict=True)
         ]
-        add_rows(self.connection, t.message, rows)
+        numbers = add_numbered(self.connection, t.message, rows)
         found = {
             (path, value[:500], number): None
             for number, pairs in zip(numbers, searchable, strict=True)

@@ -15,8 +15,8 @@ from bus.ports import Actor, Settled
 from bus.store import tables as t
 from bus.store.claims import load
 from bus.store.engine import Database
+from bus.store.states import HELD, in_state
 from bus.store.transaction import SqlTransaction
-from bus.store.views import HELD, in_state
 
 _D = t.delivery.c
 _BURY = 256
@@ -27,7 +27,9 @@ def wake_due(database: Database, *, limit: int) -> set[str]:
     """See MessageStore.wake_due."""
     with database.read() as connection:
         now = database.now(connection)
-        query = select(_D.id).where(_D.state == str(State.RETRYING), _D.due_at <= now).order_by(_D.due_at).limit(limit)
+        query = (
+            select(_D.id).where(in_state(_D.state, State.RETRYING), _D.due_at <= now).order_by(_D.due_at).limit(limit)
+        )
         due = list(connection.execute(query).scalars())
     if not due:
         return set()
@@ -47,14 +49,14 @@ def queues_with_work(database: Database, *, queues: Collection[str], older_than:
         for queue in queues:
             oldest = connection.execute(
                 select(_D.changed_at)
-                .where(_D.queue == queue, _D.state == str(State.READY))
+                .where(_D.queue == queue, in_state(_D.state, State.READY))
                 .order_by(_D.changed_at)
                 .limit(1)
             ).scalar()
             # Later than now: the clock was set back. Nobody waits for it to get there again.
             if oldest is not None and not now - older_than < oldest <= now + older_than:
                 found.add(queue)
-        doubts = select(_D.queue).where(_D.state == str(State.IN_DOUBT), _D.due_at <= now).distinct()
+        doubts = select(_D.queue).where(in_state(_D.state, State.IN_DOUBT), _D.due_at <= now).distinct()
         found.update(connection.execute(doubts).scalars())
         checks = select(t.endpoint.c.name).where(
             t.endpoint.c.state == "tripped", or_(t.endpoint.c.check_at.is_(None), t.endpoint.c.check_at <= now)

@@ -14,13 +14,13 @@ from bus.model.message import Message
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.message_rows import message_of
+from bus.store.states import in_state
 from bus.store.views import (
     COUNTED,
     MESSAGE_COLUMNS,
     MessageLine,
     Page,
     count_up_to,
-    in_state,
     message_line,
     states_of,
 )

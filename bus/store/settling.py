@@ -170,6 +170,8 @@ class Settling(Planning):
 
     def record_late(self, late: Sequence[Settled]) -> None:
         told = [(s.claimed, s.attempt) for s in late if s.attempt is not None]
+        if not told:
+            return
         there = bring_back(self.connection, {claimed.id for claimed, _ in told})
         keys: dict[int, str] = {}
         for part in chunks(sorted(there)):

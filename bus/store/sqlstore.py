@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from bus.model.delivery import Event, State
 from bus.model.message import Message
-from bus.ports import Actor, AttemptRecord, Claimed, Doubt, EndpointRow, MonthTurn, Output
+from bus.ports import Actor, AttemptRecord, Batch, Claimed, Doubt, EndpointRow, MonthTurn, Output
 from bus.store import bodies, claims, endpoints, leases, months, relay
 from bus.store import tables as t
 from bus.store.engine import Database
@@ -45,7 +45,7 @@ class SqlStore:
 
     # -- claims -------------------------------------------------------------------------------------------------------
 
-    def claim(self, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
+    def claim(self, queue: str, *, worker: str, token: str, limit: int) -> Batch:
         return claims.claim(self.database, queue, worker=worker, token=token, limit=limit)
 
     def claim_trial(self, queue: str, *, worker: str, token: str) -> list[Claimed]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, select
+from sqlalchemy import Connection, Select, func, select
 
-from bus.model.delivery import State
 from bus.store import tables as t
 from bus.store.work import chunks
 
@@ -128,18 +127,6 @@ class JournalLine:
     new: str
     cause: str
     detail: str
-
-
-HELD = (State.CLAIMED, State.SENDING)
-"""States that share one partial index: its condition is to stand in the query as it stands in the index."""
-
-
-def in_state(column: ColumnElement[Any], *states: State) -> ColumnElement[bool]:
-    """The state as a literal: with a parameter SQLite and PostgreSQL may not see that a partial index serves."""
-    words = [literal(str(state), literal_execute=True) for state in states]
-    if len(words) == 1 and states[0] in HELD:
-        return and_(column.in_([literal(str(state), literal_execute=True) for state in HELD]), column == words[0])
-    return column == words[0] if len(words) == 1 else column.in_(words)
 
 
 MESSAGE_COLUMNS = [column for column in t.message.c if column.name not in ("body", "digest")]

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table
 
 from bus.model import ledger
 from bus.store import tables as t
-from bus.store.bulk import add_rows
+from bus.store.bulk import add_rows, as_lists, from_lists
 from bus.store.engine import Database
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ def insert_into(table: Table, *, is_sqlite: bool) -> Any:
     from sqlalchemy.dialects import postgresql
 
     return postgresql.insert(table)
+
+
+@cache
+def _add_totals() -> Any:
+    return from_lists(t.total, "measure", "route", "amount")
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
@@ -113,4 +118,7 @@ class UnitOfWork:
             for (measure, route), amount in sorted(self.deltas.items())
             if amount
         ]
-        add_rows(self.connection, t.total, rows)
+        if rows and not self.database.is_sqlite:
+            self.connection.execute(_add_totals(), as_lists(rows))  # always a few: neither COPY nor row by row
+        else:
+            add_rows(self.connection, t.total, rows)

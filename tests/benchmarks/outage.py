@@ -26,7 +26,7 @@ from bus.bench.services import Services, Stage
 from bus.broker.publisher import Publisher
 from bus.model.delivery import State
 from bus.store import tables as t
-from bus.store.views import HELD, in_state
+from bus.store.states import HELD, in_state
 from tests.benchmarks.door import Door
 from tests.benchmarks.wanted import LONGEST, Wanted
 

@@ -47,7 +47,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
         shutil.copy(request.getfixturevalue("sqlite_with_tables"), tmp_path / "bus.db")
         database = Database(f"sqlite:///{tmp_path}/bus.db", pool_size=16)
     else:
-        database = Database(request.getfixturevalue("postgresql_with_tables"), pool_size=16)
+        database = Database(request.getfixturevalue("postgresql_with_tables"), pool_size=16, plans_once=True)
         _empty(database)
     yield SqlStore(database)
     database.close()

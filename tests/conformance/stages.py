@@ -53,7 +53,7 @@ def keep_steps(store: SqlStore, *orders: str) -> None:
 
 
 def claim(store: SqlStore, *, queue: str = SEND, worker: str = "worker:1", limit: int = 128) -> list[Claimed]:
-    return store.claim(queue, worker=worker, token=f"token-{next(_tokens)}", limit=limit)
+    return store.claim(queue, worker=worker, token=f"token-{next(_tokens)}", limit=limit).claimed
 
 
 def orders(claimed: Sequence[Claimed]) -> list[str]:

@@ -19,7 +19,7 @@ from bus.model.transformer import TransformContext, transformer
 from bus.pipeline.replay import replay
 from bus.pipeline.settle import Ended
 from bus.pipeline.worker import PORTION, portions
-from bus.ports import Answer, Claimed, Finding, Parcel, Settled
+from bus.ports import Answer, Batch, Claimed, Finding, Parcel, Settled
 from bus.store import tables as t
 from bus.store.bodies import CARRIED, CARRIED_TOGETHER
 from bus.store.failures import delivery_detail
@@ -232,10 +232,10 @@ def test_a_large_output_that_was_altered_is_not_sent(store: SqlStore, target: Ca
 class LosesOutputs(SqlStore):
     """Somebody deletes all outputs between each claim and the turn of what was claimed."""
 
-    def claim(self, queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
-        claimed = super().claim(queue, worker=worker, token=token, limit=limit)
+    def claim(self, queue: str, *, worker: str, token: str, limit: int) -> Batch:
+        batch = super().claim(queue, worker=worker, token=token, limit=limit)
         _do(self, delete(t.output))
-        return claimed
+        return batch
 
 
 def test_a_large_output_that_is_missing_kills_its_delivery(store: SqlStore) -> None:

@@ -17,7 +17,7 @@ from bus.model.predicate import on
 from bus.model.route import Route
 from bus.model.transformer import TransformContext, transformer
 from bus.pipeline.resume import Heart, Relay
-from bus.ports import Answer, Claimed, Finding, Parcel
+from bus.ports import Answer, Batch, Claimed, Finding, Parcel
 from bus.store import tables as t
 from bus.store.sqlstore import SqlStore
 from bus.testing import RecordedTelemetry, ScriptedEndpoint
@@ -54,7 +54,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back_and_held_against_no_deliver
     bus = a_bus(store, PLAIN)
     real = store.claim
 
-    def lost(queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
+    def lost(queue: str, *, worker: str, token: str, limit: int) -> Batch:
         real(queue, worker=worker, token=token, limit=limit)
         raise StoreUnavailable("the connection was lost after the commit")
 
@@ -93,7 +93,7 @@ def test_what_is_being_worked_on_is_left_alone(store: SqlStore) -> None:
     with bus.shift.claim(SEND) as batch:
         bus.shift.tend()
 
-        assert len(batch) == 1
+        assert len(batch.claimed) == 1
         assert states(store) == [State.CLAIMED]
 
 
@@ -232,7 +232,7 @@ def test_promise_4_a_child_of_another_subject_waits_behind_what_stands_in_that_s
     bus.receive(a_native_step("B", 1), a_native_step("A", 2), a_native_step("B", 3))
     real = store.claim
 
-    def two_at_once(queue: str, *, worker: str, token: str, limit: int) -> list[Claimed]:
+    def two_at_once(queue: str, *, worker: str, token: str, limit: int) -> Batch:
         return real(queue, worker=worker, token=token, limit=2)
 
     monkeypatch.setattr(store, "claim", two_at_once)

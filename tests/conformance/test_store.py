@@ -174,6 +174,23 @@ def test_no_more_are_claimed_than_asked_for(store: SqlStore) -> None:
     assert (orders(first), orders(second)) == (["a", "b"], ["c"])
 
 
+@pytest.mark.parametrize(("limit", "leaves"), [(2, True), (3, True), (4, False)])
+def test_a_claim_says_whether_there_may_be_more(store: SqlStore, limit: int, leaves: bool) -> None:
+    keep_steps(store, "a", "b", "c")
+
+    assert store.claim(SEND, worker="worker:1", token="one", limit=limit).leaves is leaves
+
+
+def test_a_claim_says_that_it_left_what_is_to_be_claimed_alone(store: SqlStore) -> None:
+    keep_steps(store, "a", "b")
+    with store.database.write() as connection:
+        connection.execute(update(t.delivery).where(t.delivery.c.id == 2).values(deaths=1))
+
+    batch = store.claim(SEND, worker="worker:1", token="one", limit=128)
+
+    assert (orders(batch.claimed), batch.leaves) == (["a"], True)
+
+
 def test_a_lane_is_claimed_in_its_order(store: SqlStore) -> None:
     keep(store, *(a_step("a", step) for step in range(10, 15)))
 

@@ -122,7 +122,7 @@ class Pipeline(RuleBasedStateMachine):
     def claim_and_fall_silent(self, queue: int, limit: int, calls: int) -> None:
         """A worker claims, perhaps begins calls and gets some through, and is not heard of again for now."""
         name, queues = f"worker:silent-{next(self.tokens)}", self.workers[0].catalogue.queues
-        claimed = self.store.claim(queues[queue], worker=name, token=name, limit=limit)
+        claimed = self.store.claim(queues[queue], worker=name, token=name, limit=limit).claimed
         held = Held(name, claimed)
         endpoint = self.endpoints.get(queues[queue].removeprefix("send."))
         for c in claimed[:calls] if endpoint else ():
