@@ -18,6 +18,7 @@ from bus.bench.project import write_project
 from bus.bench.services import Stage
 from bus.broker.publisher import Publication
 from bus.store import tables as t
+from bus.store.clock import store_clock
 from bus.store.engine import Database
 from bus.store.overview import overview, totals
 
@@ -59,6 +60,11 @@ class RunningBus:
             now = totals(connection)
         routes = [(measure, route_of(site)) for site in self.orders.sites]
         return sum(now.get(each, 0) - self.before.get(each, 0) for each in routes)
+
+    def clock(self) -> float:
+        """Now, by the store's clock: seconds since 1970."""
+        with self.database.read() as connection:
+            return float(connection.execute(select(store_clock())).scalar_one().timestamp())
 
     def last_end(self) -> float:
         d = t.delivery.c

@@ -87,12 +87,14 @@ def test_orders_that_are_missing_from_the_peers_records_are_named(pg_database: s
     url = pg_database.replace("postgresql+psycopg://", "postgresql://", 1)
     with closing(Ledger(url)) as ledger, psycopg.connect(url, autocommit=True) as connection:
         ledger.create()
+        began = ledger.clock()
         for number in ("1", "2"):
             connection.execute(ACCEPT, (number, "P1", f"order:{number}", b"{}", "orders-to-mes-p1"))
             connection.execute(RECORD, (number, "transformed", b"{}"))
         connection.execute(RECORD, ("1", "sent", None))
 
         assert ledger.ends() == 1
+        assert began <= ledger.last_end() <= ledger.clock()
         assert ledger.complaint(2) == "of 2 orders 1 sent"
         connection.execute(RECORD, ("2", "sent", None))
         assert ledger.complaint(2) == ""
