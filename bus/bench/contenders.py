@@ -83,6 +83,7 @@ def measure(contender: Contender, services: Services, pace: Pace) -> list[Round]
         NotAvailable: this machine lacks what it needs.
     """
     contender.require_libraries()
+    pace.require_time()
     with troubles_told(), services.stage() as stage, contender.start(stage) as running:
         course = Course(stage, running, pace)
         with closing(course):

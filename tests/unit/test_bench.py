@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.util import module_from_spec, spec_from_file_location
@@ -16,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from bus.bench.comparison import QUICK, THOROUGH, benchmarks
-from bus.bench.contenders import CELERY, Contender
+from bus.bench.contenders import CELERY, Contender, Running, measure
 from bus.bench.frame import (
     BenchFailure,
     Benchmark,
@@ -31,11 +32,11 @@ from bus.bench.frame import (
     run,
 )
 from bus.bench.job import SITES, native_order, order, route_of
-from bus.bench.latency import Latency, due_times, findings
+from bus.bench.latency import Latency, due_times, findings, measure_latency
 from bus.bench.orders import PLAIN, Orders
 from bus.bench.project import CANONICAL, NATIVE, write_project
 from bus.bench.report import Report, ratio, summary
-from bus.bench.services import Services
+from bus.bench.services import Services, Stage
 from bus.cli.bench import NAMES
 from bus.errors import ConfigurationError, NotAvailable
 from bus.model.contract import Contract
@@ -216,6 +217,18 @@ def test_what_can_be_chosen_is_what_the_plan_measures() -> None:
         assert {each.name for each in benchmarks(services, THOROUGH)} == set(NAMES)
         assert {each.name for each in benchmarks(services, QUICK)} == {n for n in NAMES if not n.endswith("native")}
         assert [each.name for each in benchmarks(services, QUICK, ["limit"])] == ["limit"]
+
+
+def test_a_contender_is_not_started_when_the_time_is_up() -> None:
+    def start(stage: Stage) -> AbstractContextManager[Running]:
+        raise AssertionError("started")
+
+    late = Pace(rounds=1, box=BOX, give_up_after=0.0)
+    with Services(tell=lambda text: None) as services:
+        with pytest.raises(BenchFailure, match="time for the whole run"):
+            measure(Contender("peer", start), services, late)
+        with pytest.raises(BenchFailure, match="time for the whole run"):
+            list(measure_latency(services, (100,), late))
 
 
 def test_a_missing_library_is_said_in_a_sentence() -> None:
