@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -80,7 +80,8 @@ def rate_of(contender: Contender, services: Services, pace: Pace, *, name: str =
     """How many messages/s a contender gets through; `name`: instead of its own."""
 
     def found() -> Iterable[Finding]:
-        yield rate_finding(name or contender.name, measure(contender, services, pace))
+        found = rate_finding(name or contender.name, measure(contender, services, pace))
+        yield replace(found, notes={**found.notes, "about": contender.about})
 
     return Benchmark(name or contender.name, "msg/s", found)
 

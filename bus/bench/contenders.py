@@ -62,6 +62,8 @@ class Contender:
     """`start` yields it at work on a stage; `libraries`: what must be importable for it."""
 
     name: str
+    about: str
+    """How it does the job, and what it leaves out; told beside its number."""
     start: Callable[[Stage], AbstractContextManager[Running]]
     libraries: tuple[str, ...] = ()
 
@@ -256,9 +258,20 @@ def _start_handwritten(stage: Stage) -> AbstractContextManager[Running]:
     return _peer(stage, {hop: ("bus.bench.handwritten_peer", hop) for hop in HOPS})
 
 
-CELERY = Contender("celery", _start_celery, ("celery", "pydantic"))
-FASTSTREAM = Contender("faststream", _start_faststream, ("faststream", "aio_pika", "pydantic"))
-HANDWRITTEN = Contender("handwritten", _start_handwritten, ("pydantic",))
+_EACH = "one transaction per message at each hop; no order per key"
+CELERY = Contender("celery", f"{_EACH}; {CELERY_PROCESSES} processes", _start_celery, ("celery", "pydantic"))
+FASTSTREAM = Contender(
+    "faststream",
+    f"{_EACH}; {FASTSTREAM_PROCESSES} processes",
+    _start_faststream,
+    ("faststream", "aio_pika", "pydantic"),
+)
+HANDWRITTEN = Contender(
+    "handwritten",
+    f"one transaction per batch at each hop; no order per key, no claims, no history; {len(HOPS)} processes",
+    _start_handwritten,
+    ("pydantic",),
+)
 
 
 # --- the limit -------------------------------------------------------------------------------------------------------
@@ -298,4 +311,8 @@ def _start_limit(stage: Stage) -> Iterator[Running]:
         children.stop()
 
 
-LIMIT = Contender("limit", _start_limit)
+LIMIT = Contender(
+    "limit",
+    f"the hops in batches over plain py-amqp, nothing checked, transformed or stored; {len(HOPS)} processes",
+    _start_limit,
+)

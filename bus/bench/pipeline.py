@@ -24,6 +24,7 @@ from bus.store.overview import overview, totals
 
 ROLES = ("router", "worker", "relay")
 """The bus's processes, one of each."""
+_ABOUT = f"one transaction per batch at each hop; order per key, claims, history; {len(ROLES)} processes"
 
 
 @dataclass(frozen=True)
@@ -139,4 +140,5 @@ def pipeline(orders: Orders = PLAIN, *, sqlite: bool = False) -> Contender:
     def start(stage: Stage) -> AbstractContextManager[RunningBus]:
         return running_bus(stage, orders, sqlite=sqlite)
 
-    return Contender(f"pipeline.{'sqlite' if sqlite else 'postgresql'}{'.native' if orders.native else ''}", start)
+    name = f"pipeline.{'sqlite' if sqlite else 'postgresql'}{'.native' if orders.native else ''}"
+    return Contender(name, _ABOUT, start)
