@@ -265,7 +265,7 @@ FASTSTREAM = Contender(
     "faststream",
     f"{_EACH}; {FASTSTREAM_PROCESSES} processes",
     _start_faststream,
-    ("faststream", "aio_pika", "pydantic"),
+    ("faststream", "aio_pika", "pydantic", "uvloop"),
 )
 HANDWRITTEN = Contender(
     "handwritten",

@@ -21,6 +21,7 @@ _LIBRARIES = (
     "psycopg",
     "pydantic",
     "sqlalchemy",
+    "uvloop",
 )
 _SYNCS = 50
 

@@ -32,7 +32,7 @@ from tests.benchmarks.past import Pattern, fill
 from tests.benchmarks.wanted import LONGEST
 from tests.system.running_bus import until
 
-PEERS = {"celery": "celery", "faststream": "faststream", "handwritten": "pydantic"}
+PEERS = {"celery": "celery", "faststream": "uvloop", "handwritten": "pydantic"}
 """Contender → what it needs of the extra `bench`."""
 
 
