@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -62,18 +62,37 @@ def benchmarks(services: Services, plan: Plan, only: Collection[str] = ()) -> li
 
     What they are for comes first, should the time run out.
     """
-    give_up_after = time.monotonic() + plan.within.total_seconds()
-    pace = Pace(rounds=plan.rounds, box=plan.box, give_up_after=give_up_after)
-    latency_pace = Pace(rounds=plan.latency_rounds, box=plan.latency_box, give_up_after=give_up_after)
     contenders = [pipeline(sqlite=True), CELERY, FASTSTREAM, HANDWRITTEN, LIMIT]
     if plan.native or only:
         contenders += [pipeline(Orders(native=True)), pipeline(Orders(native=True), sqlite=True)]
-    planned = [
-        rate_of(pipeline(), services, pace),
-        Benchmark(LATENCY, "ms", partial(measure_latency, services, plan.latency_rates, latency_pace)),
-        *(rate_of(contender, services, pace) for contender in contenders),
+
+    def latency(pace: Pace) -> Benchmark:
+        own = replace(pace, rounds=plan.latency_rounds, box=plan.latency_box)
+        return Benchmark(LATENCY, "ms", partial(measure_latency, services, plan.latency_rates, own))
+
+    def rate(contender: Contender) -> tuple[str, Callable[[Pace], Benchmark]]:
+        return contender.name, partial(rate_of, contender, services)
+
+    planned = [rate(pipeline()), (LATENCY, latency), *map(rate, contenders)]
+    wanted = [make for name, make in planned if not only or name in only]
+    return [make(pace) for make, pace in zip(wanted, paces(plan, len(wanted), now=time.monotonic()), strict=True)]
+
+
+def paces(plan: Plan, count: int, *, now: float) -> list[Pace]:
+    """One for each of so many benchmarks: what is slow is measured less often, so that all are measured.
+
+    The first one has two shares of the time: the services start in it.
+    """
+    within = plan.within.total_seconds()
+    return [
+        Pace(
+            rounds=plan.rounds,
+            box=plan.box,
+            give_up_after=now + within,
+            enough_after=now + within * (at + 2) / (count + 1),
+        )
+        for at in range(count)
     ]
-    return [each for each in planned if not only or each.name in only]
 
 
 def rate_of(contender: Contender, services: Services, pace: Pace, *, name: str = "") -> Benchmark:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.util import module_from_spec, spec_from_file_location
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bus.bench.comparison import QUICK, THOROUGH, benchmarks
+from bus.bench.comparison import QUICK, THOROUGH, benchmarks, paces
 from bus.bench.contenders import CELERY, FASTSTREAM, HANDWRITTEN, LIMIT, Contender, Running, measure
 from bus.bench.frame import (
     BenchFailure,
@@ -99,6 +100,19 @@ def test_a_size_asked_for_is_what_a_round_gets() -> None:
     rounds = measured_rounds(lambda count: Round(count, 1.0), Pace(rounds=2, box=BOX, messages=1234))
 
     assert [each.messages for each in rounds] == [1234, 1234]
+
+
+def test_one_round_is_enough_when_others_wait_for_theirs() -> None:
+    rounds = measured_rounds(lambda count: Round(count, 1.0), Pace(rounds=3, box=BOX, enough_after=0.0))
+
+    assert len(rounds) == 1
+
+
+def test_each_contender_has_a_share_of_the_time_and_the_first_has_two() -> None:
+    planned = paces(replace(QUICK, within=timedelta(seconds=80)), 7, now=1000.0)
+
+    assert [each.enough_after - 1000 for each in planned] == pytest.approx([20, 30, 40, 50, 60, 70, 80])
+    assert {each.give_up_after for each in planned} == {1080.0}
 
 
 def test_nothing_is_begun_when_the_time_is_up() -> None:
