@@ -36,6 +36,7 @@ PEERS = {"celery": "celery", "faststream": "uvloop", "handwritten": "pydantic"}
 """Contender → what it needs of the extra `bench`."""
 
 
+@pytest.mark.timeout(360)  # its services and six contenders start one after another; it gives up by itself before
 @pytest.mark.postgresql
 def test_the_quick_benchmark_measures_everything_and_loses_nothing(tmp_path: Path, installed_rabbitmq: None) -> None:
     results = tmp_path / "results.json"
@@ -78,7 +79,7 @@ def _bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=330,
         check=False,
     )
 
