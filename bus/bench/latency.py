@@ -60,6 +60,7 @@ def measure_latency(services: Services, rates: Sequence[int], pace: Pace) -> Ite
         BenchFailure: an order did not arrive.
         NotAvailable: this machine lacks what it needs.
     """
+    pace.require_time()
     with (
         troubles_told(),
         services.stage() as stage,

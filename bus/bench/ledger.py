@@ -54,8 +54,12 @@ class Ledger:
         """Orders whose sending was recorded."""
         return int(self._one("SELECT count(*) FROM step WHERE step = 'sent'"))
 
+    def clock(self) -> float:
+        """Now, by the database's clock: seconds since 1970."""
+        return float(self._one("SELECT extract(epoch FROM clock_timestamp())"))
+
     def last_end(self) -> float:
-        """When the last one was recorded: seconds since 1970."""
+        """When the last one was recorded, by the same clock."""
         return float(self._one("SELECT extract(epoch FROM max(at)) FROM step WHERE step = 'sent'"))
 
     def complaint(self, published: int) -> str:

@@ -18,11 +18,13 @@ from bus.bench.project import write_project
 from bus.bench.services import Stage
 from bus.broker.publisher import Publication
 from bus.store import tables as t
+from bus.store.clock import store_clock
 from bus.store.engine import Database
 from bus.store.overview import overview, totals
 
 ROLES = ("router", "worker", "relay")
 """The bus's processes, one of each."""
+_ABOUT = f"one transaction per batch at each hop; order per key, claims, history; {len(ROLES)} processes"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class RunningBus:
             now = totals(connection)
         routes = [(measure, route_of(site)) for site in self.orders.sites]
         return sum(now.get(each, 0) - self.before.get(each, 0) for each in routes)
+
+    def clock(self) -> float:
+        """Now, by the store's clock: seconds since 1970."""
+        with self.database.read() as connection:
+            return float(connection.execute(select(store_clock())).scalar_one().timestamp())
 
     def last_end(self) -> float:
         d = t.delivery.c
@@ -133,4 +140,5 @@ def pipeline(orders: Orders = PLAIN, *, sqlite: bool = False) -> Contender:
     def start(stage: Stage) -> AbstractContextManager[RunningBus]:
         return running_bus(stage, orders, sqlite=sqlite)
 
-    return Contender(f"pipeline.{'sqlite' if sqlite else 'postgresql'}{'.native' if orders.native else ''}", start)
+    name = f"pipeline.{'sqlite' if sqlite else 'postgresql'}{'.native' if orders.native else ''}"
+    return Contender(name, _ABOUT, start)

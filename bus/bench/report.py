@@ -16,6 +16,9 @@ from rich.text import Text
 from bus.bench.frame import Finding
 from bus.errors import ConfigurationError
 
+MEMORY = ("tmpfs", "ramfs")
+"""File systems that are on no disk."""
+IN_MEMORY = "The services' folder is in memory, and nothing in it was synced to a disk: name one on a disk by TMPDIR."
 LATENCY_RATE = 100
 """Orders/s of the latency that stands in the summary."""
 
@@ -60,11 +63,20 @@ class Report:
         return table
 
     def caption(self) -> str:
-        """The machine in one sentence."""
+        """How each contender does the job, a line for each way; then the machine in one sentence."""
         each = self.machine
         cores = f"{each['cores']} cores ({each['processor']}), {each['memory_gib']} GiB"
+        disk = f"{each['filesystem'] or 'a disk'} that syncs in {each['fsync_ms']} ms"
         named = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return f"{cores}, load before {each['load_before']}; {named}; orders of {self.message_bytes} bytes"
+        on = f"{cores}, {disk}, load before {each['load_before']}; {named}; orders of {self.message_bytes} bytes"
+        return "\n".join([*self._ways(), on, *([IN_MEMORY] if each["filesystem"] in MEMORY else [])])
+
+    def _ways(self) -> list[str]:
+        ways: dict[str, list[str]] = {}
+        for finding in self.findings:
+            if about := finding.notes.get("about"):
+                ways.setdefault(str(about), []).append(finding.name)
+        return [f"{', '.join(names)}: {about}" for about, names in ways.items()]
 
     def write(self, path: Path) -> None:
         """

@@ -20,7 +20,7 @@ NAMES = (
 
 
 @click.command(cls=BusCommand)
-@click.option("--quick", is_flag=True, help="Two rounds of 10 s each; ends within five minutes.")
+@click.option("--quick", is_flag=True, help="Three rounds of 10 s each; ends within five minutes.")
 @click.option(
     "--postgresql",
     metavar="URL",

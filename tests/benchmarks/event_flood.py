@@ -20,7 +20,7 @@ from urllib.parse import quote
 from sqlalchemy import func, select
 
 from bus.bench.children import Children
-from bus.bench.frame import Benchmark, Finding
+from bus.bench.frame import Benchmark, Finding, rounded
 from bus.bench.services import Services
 from bus.bootstrap import private_node, upgrade_store
 from bus.broker.declare import declare
@@ -49,16 +49,17 @@ class Latencies:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Latencies:
-        return cls(len(values), round(median(values), 1), round(quantiles(values, n=100)[98], 1))
+        return cls(len(values), round(median(values), 1), round(quantiles(values, n=100, method="inclusive")[98], 1))
 
 
 @dataclass(frozen=True)
 class Flooded:
-    """One round: both phases, and the events that were still queued at its end."""
+    """One round: both phases, the events that were still queued at its end, and how many went out in a second."""
 
     idle: Latencies
     flooded: Latencies
     events_left: int
+    events_rate: float
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,10 @@ def measure(folder: Path, *, events: int, orders: int) -> Flooded:
         flood(stage, events)
         with stage.processes(("router", "--class", "event"), ("worker", "--class", "event")):
             wait_until(lambda: stage.delivered("machine-events") > 0, within=120, what="the first event went out")
+            began, before = time.monotonic(), stage.delivered("machine-events")
             flooded = Latencies.of(release_orders(stage, orders, start=3_000_000))
-            left = events - stage.delivered("machine-events")
-    return Flooded(idle, flooded, left)
+            span, done = time.monotonic() - began, stage.delivered("machine-events")
+    return Flooded(idle, flooded, events - done, (done - before) / span)
 
 
 def benchmarks(services: Services, wanted: Wanted) -> list[Benchmark]:
@@ -211,5 +213,7 @@ def benchmarks(services: Services, wanted: Wanted) -> list[Benchmark]:
                 values = tuple(getattr(each, percentile) for each in latencies)
                 notes = {"events": wanted.messages, "events_left": [each.events_left for each in rounds]}
                 yield Finding(name=f"classes.{phase}.{percentile}", unit="ms", values=values, notes=notes)
+        rates = rounded(each.events_rate for each in rounds)  # what it costs the events that orders come first
+        yield Finding(name="classes.flooded.events", unit="msg/s", values=rates, notes={"events": wanted.messages})
 
     return [Benchmark("classes", "ms", found)]

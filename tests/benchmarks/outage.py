@@ -136,7 +136,7 @@ class Outage:
 
     def _drain(self) -> tuple[float, float]:
         """Seconds until everything was delivered, and until the endpoint was open again."""
-        opened = time.time()
+        opened = self._away.clock()
         self._door.open()
         self._wait_until_drained()
         e = t.endpoint.c

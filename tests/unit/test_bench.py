@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.util import module_from_spec, spec_from_file_location
@@ -15,8 +17,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bus.bench.comparison import QUICK, THOROUGH, benchmarks
-from bus.bench.contenders import CELERY, Contender
+from bus.bench.comparison import QUICK, THOROUGH, benchmarks, paces
+from bus.bench.contenders import CELERY, FASTSTREAM, HANDWRITTEN, LIMIT, Contender, Running, measure
 from bus.bench.frame import (
     BenchFailure,
     Benchmark,
@@ -31,11 +33,13 @@ from bus.bench.frame import (
     run,
 )
 from bus.bench.job import SITES, native_order, order, route_of
-from bus.bench.latency import Latency, due_times, findings
+from bus.bench.latency import Latency, due_times, findings, measure_latency
+from bus.bench.machine import filesystem_of, sync_seconds
 from bus.bench.orders import PLAIN, Orders
+from bus.bench.pipeline import pipeline
 from bus.bench.project import CANONICAL, NATIVE, write_project
-from bus.bench.report import Report, ratio, summary
-from bus.bench.services import Services
+from bus.bench.report import IN_MEMORY, Report, ratio, summary
+from bus.bench.services import Services, Stage
 from bus.cli.bench import NAMES
 from bus.errors import ConfigurationError, NotAvailable
 from bus.model.contract import Contract
@@ -52,10 +56,11 @@ def found(name: str, *values: float) -> Finding:
     return Finding(name=name, unit="msg/s", values=values)
 
 
-def a_report(*results: Finding) -> Report:
+def a_report(*results: Finding, filesystem: str = "ext4") -> Report:
+    disk = {"filesystem": filesystem, "fsync_ms": 0.8}
     return Report(
         at=datetime(2026, 3, 2, 6, tzinfo=UTC),
-        machine={"cores": 2, "processor": "a processor", "memory_gib": 8.0, "load_before": 0.1},
+        machine={"cores": 2, "processor": "a processor", "memory_gib": 8.0, "load_before": 0.1, **disk},
         versions={"python": "3.11.7"},
         findings=results,
         message_bytes=706,
@@ -95,6 +100,19 @@ def test_a_size_asked_for_is_what_a_round_gets() -> None:
     rounds = measured_rounds(lambda count: Round(count, 1.0), Pace(rounds=2, box=BOX, messages=1234))
 
     assert [each.messages for each in rounds] == [1234, 1234]
+
+
+def test_one_round_is_enough_when_others_wait_for_theirs() -> None:
+    rounds = measured_rounds(lambda count: Round(count, 1.0), Pace(rounds=3, box=BOX, enough_after=0.0))
+
+    assert len(rounds) == 1
+
+
+def test_each_contender_has_a_share_of_the_time_and_the_first_has_two() -> None:
+    planned = paces(replace(QUICK, within=timedelta(seconds=80)), 7, now=1000.0)
+
+    assert [each.enough_after - 1000 for each in planned] == pytest.approx([20, 30, 40, 50, 60, 70, 80])
+    assert {each.give_up_after for each in planned} == {1080.0}
 
 
 def test_nothing_is_begun_when_the_time_is_up() -> None:
@@ -208,6 +226,30 @@ def test_the_table_shows_numbers_and_why_one_is_missing() -> None:
     assert "celery not installed here" in text
 
 
+def test_the_caption_says_how_each_contender_does_the_job_and_on_what() -> None:
+    alone = {"about": "one transaction per message"}
+    results = [Finding(name=name, unit="msg/s", values=(1.0,), notes=alone) for name in ("celery", "faststream")]
+
+    caption = a_report(*results, found("latency.100.p50", 1.0)).caption()
+
+    assert caption.splitlines()[0] == "celery, faststream: one transaction per message"
+    assert caption.splitlines()[1:] == [
+        "2 cores (a processor), 8.0 GiB, ext4 that syncs in 0.8 ms, load before 0.1; python 3.11.7; orders of 706 bytes"
+    ]
+
+
+def test_numbers_of_a_machine_that_synced_nothing_to_a_disk_say_so() -> None:
+    assert IN_MEMORY in a_report(found("limit", 1.0), filesystem="tmpfs").caption()
+    assert IN_MEMORY not in a_report(found("limit", 1.0)).caption()
+
+
+def test_the_disk_is_told_with_what_a_sync_takes(tmp_path: Path) -> None:
+    assert filesystem_of(Path("/proc/self")) == "proc"
+    assert filesystem_of(tmp_path)
+    assert sync_seconds(tmp_path) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- contenders ------------------------------------------------------------------------------------------------------
 
 
@@ -218,11 +260,28 @@ def test_what_can_be_chosen_is_what_the_plan_measures() -> None:
         assert [each.name for each in benchmarks(services, QUICK, ["limit"])] == ["limit"]
 
 
+def test_a_contender_is_not_started_when_the_time_is_up() -> None:
+    def start(stage: Stage) -> AbstractContextManager[Running]:
+        raise AssertionError("started")
+
+    late = Pace(rounds=1, box=BOX, give_up_after=0.0)
+    with Services(tell=lambda text: None) as services:
+        with pytest.raises(BenchFailure, match="time for the whole run"):
+            measure(Contender("peer", "", start), services, late)
+        with pytest.raises(BenchFailure, match="time for the whole run"):
+            list(measure_latency(services, (100,), late))
+
+
+def test_each_contender_says_how_it_does_the_job() -> None:
+    assert all("one transaction per message" in each.about for each in (CELERY, FASTSTREAM))
+    assert all(each.about for each in (pipeline(), HANDWRITTEN, LIMIT))
+
+
 def test_a_missing_library_is_said_in_a_sentence() -> None:
     with pytest.raises(
         NotAvailable, match=r"no_such_library not installed here; type: pip install 'plantbus\[bench\]'"
     ):
-        Contender("peer", CELERY.start, ("no_such_library",)).require_libraries()
+        Contender("peer", "", CELERY.start, ("no_such_library",)).require_libraries()
 
 
 @pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "postgresql://u:secret@h:port/d", "nothing"])

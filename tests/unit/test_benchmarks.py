@@ -15,7 +15,7 @@ from rich.console import Console
 from bus.bench.frame import Benchmark, Finding
 from bus.bench.process import children_of, cpu_seconds, resident_bytes, words_of
 from bus.bench.services import Services
-from tests.benchmarks import history, outage, payload, routing
+from tests.benchmarks import event_flood, history, outage, payload, routing
 from tests.benchmarks.__main__ import PARTS, Course, Progress
 from tests.benchmarks.contract_check import reading_an_order
 from tests.benchmarks.door import Door
@@ -83,6 +83,10 @@ def test_a_full_store_is_compared_round_by_round() -> None:
         "history.sqlite.pipeline.ratio": (2.0, 1.0),
         "history.sqlite.status.statements.ratio": (1.0, 1.5),
     }
+
+
+def test_an_orders_latency_is_never_beyond_what_was_seen() -> None:
+    assert event_flood.Latencies.of([float(number) for number in range(1, 11)]).p99 <= 10.0
 
 
 def test_an_outage_is_told_by_calls_by_the_others_rate_and_by_the_drain() -> None:
