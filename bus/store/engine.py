@@ -67,6 +67,27 @@ CONNECTIONS = 8
 """Kept open by a process; twice as many at need."""
 
 
+SILENCE = 30
+"""Seconds after which PostgreSQL gives up a transaction whose process says nothing, and either side a silent line."""
+
+_PROBES = {"keepalives_idle": SILENCE // 3, "keepalives_interval": SILENCE // 3, "keepalives_count": 2}
+_POSTGRESQL_SETTINGS = {
+    "jit": "off",
+    "timezone": "UTC",
+    # Else a process that its machine stopped in mid-transaction, or one whose machine is gone, keeps its rows locked.
+    "idle_in_transaction_session_timeout": f"{SILENCE}s",
+    "tcp_user_timeout": f"{SILENCE}s",
+    **{f"tcp_{name}": str(value) for name, value in _PROBES.items()},
+}
+_POSTGRESQL = {
+    "options": " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SETTINGS.items()),
+    "connect_timeout": 5,
+    # Else the kernel waits a quarter of an hour for an answer on a line that somebody dropped, and two without a call.
+    "tcp_user_timeout": SILENCE * 1000,
+    **_PROBES,
+}
+
+
 class Database:
     """One database: begins write transactions one after another fairly, reads beside them."""
 
@@ -92,7 +113,7 @@ class Database:
                 max_overflow=pool_size,
                 pool_timeout=10,
                 isolation_level="READ COMMITTED",
-                connect_args={"options": "-c jit=off -c timezone=UTC", "connect_timeout": 5},
+                connect_args=_POSTGRESQL,
             )
             _test_rested_connections(self.engine)
 

@@ -33,7 +33,8 @@ class Proxy:
     `amqp`: what is forwarded are whole AMQP 0-9-1 frames, so that single ones can be lost.
     """
 
-    def __init__(self, target: tuple[str, int] | Path, *, amqp: bool = False) -> None:
+    def __init__(self, target: tuple[str, int] | Path, *, amqp: bool = False, at: str = "127.0.0.1") -> None:
+        """`at`: the address where it listens."""
         self._target = target
         self._amqp = amqp
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -50,7 +51,7 @@ class Proxy:
         self._flows.set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._thread.start()
-        self._server = self._do(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._do(asyncio.start_server(self._serve, at, 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def url(self, service_url: str) -> str:
