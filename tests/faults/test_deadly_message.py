@@ -26,17 +26,23 @@ def restart_a_worker_that_died(stage: Stage) -> int:
 
 @pytest.mark.timeout(400)
 @pytest.mark.every_fault
+@pytest.mark.parametrize("target", ["answers", "hangs"])
 def test_a_message_that_kills_its_worker_is_dead_after_three_and_its_neighbours_are_delivered(
-    stage: Stage, survival: Survival
+    stage: Stage, survival: Survival, target: str
 ) -> None:
+    """Where a target hangs, what goes there is in mid-call in each worker that dies."""
     deaths = 0
 
     def is_dead(order: str) -> bool:
         nonlocal deaths
         deaths += restart_a_worker_that_died(stage)
+        if deaths == MAX_DEATHS - 1:
+            stage.bus.keeper.release()
         return "DEAD" in stage.bus.states(order, "keeper")
 
     with under_load(stage, survival.seed) as load:
+        if target == "hangs":
+            stage.bus.keeper.hold()
         order = f"{load.truth.name}-deadly"
         for step in (0, DEADLY, 1):
             said = a_step(order, step)

@@ -42,6 +42,27 @@ def test_random_kills_every_one_to_five_seconds(stage: Stage, survival: Survival
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.every_fault
+def test_random_kills_among_processes_that_stand_by_for_each_other(stage: Stage, survival: Survival) -> None:
+    """Two of each kind, any of the six is killed."""
+    role_of = {name: role for role in ROLES for name in (role, f"second-{role}")}
+    seconds = sorted(role_of.keys() - set(ROLES))
+    for name in seconds:
+        stage.start_as(name, role_of[name])
+    chance = random.Random(survival.seed)
+    with under_load(stage, survival.seed, orders=90) as load:
+        for pause, _ in kills(survival.seed, count=15):
+            lasts(pause)
+            victim = chance.choice(sorted(role_of))
+            stage.bus.kill(victim)
+            stage.start_as(victim, role_of[victim])
+    findings = stage.findings(load.truth)
+    stage.bus.stop(*seconds)
+
+    survival.tell(findings, store=stage.kind, holding=load.holding)
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.every_fault
 def test_a_router_that_dies_again_and_again_before_its_commit_blames_no_message(
