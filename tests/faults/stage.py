@@ -33,6 +33,9 @@ from tests.services import definitions_with_user
 from tests.system.running_bus import ROLES, RunningBus, a_step, running_bus, until
 
 PATIENCE = 90.0  # seconds for what must come, on a machine that is four times slower and busy
+HEARTBEAT = 30
+"""Seconds, on every connection of the bus; RabbitMQ gives a silent one up after at most three times as long."""
+
 OWN_POSTGRESQL = "own-postgresql"
 SMALL_DISK = "small-disk"
 FAR_POSTGRESQL = "far-postgresql"

@@ -16,12 +16,14 @@ from bus.model.envelope import EXCHANGE
 from bus.model.topology import UNROUTED
 from tests.faults.moments import held_by
 from tests.faults.proxy import Proxy, Side
-from tests.faults.stage import PATIENCE, QUEUES, Stage, channel, held_at, lasts, under_load
+from tests.faults.stage import HEARTBEAT, PATIENCE, QUEUES, Stage, channel, held_at, lasts, under_load
 from tests.faults.survival import Survival
 from tests.faults.workload import Publishing, workload
-from tests.system.running_bus import CANONICAL, INBOUND, NATIVE, declare_project, until
+from tests.system.running_bus import CANONICAL, INBOUND, NATIVE, ROLES, declare_project, until
 
 IMPATIENT = timedelta(seconds=2)
+PAUSE = timedelta(seconds=1)
+"""Of publishers, so that the fault finds them at work."""
 _UNKNOWN_ACK = (60).to_bytes(2) + (80).to_bytes(2) + (1_000_000).to_bytes(8) + b"\x00"
 UNKNOWN_ACK = b"\x01" + (1).to_bytes(2) + len(_UNKNOWN_ACK).to_bytes(4) + _UNKNOWN_ACK + b"\xce"
 """An acknowledgement of what was never sent: RabbitMQ closes the AMQP channel with 406."""
@@ -121,6 +123,19 @@ HARM: dict[str, Callable[[Stage], object]] = {
 def test_what_was_confirmed_survives_a_broker(stage: Stage, survival: Survival, harm: str) -> None:
     with under_load(stage, survival.seed) as load:
         HARM[harm](stage)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.every_fault
+def test_a_connection_that_nobody_ends_is_given_up_by_its_heartbeat(stage: Stage, survival: Survival) -> None:
+    """Neither side is told anything: a process and the broker find out for themselves that the other one is gone."""
+    with under_load(stage, survival.seed, orders=48, pause=PAUSE) as load:
+        stage.line.abandon()
+        assert stage.line.believed > len(ROLES)
+        assert until(lambda: not stage.line.believed, within=3 * HEARTBEAT + PATIENCE), stage.bus.tail()
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
     assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()

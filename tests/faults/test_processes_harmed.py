@@ -15,13 +15,10 @@ from bus.crash_points import EXIT_CODE, Point
 from bus.pipeline.receive import MAX_OPENINGS
 from bus.store import tables as t
 from tests.faults.moments import ASLEEP, held_by, strike, that_slept
-from tests.faults.stage import PATIENCE, Stage, held_at, lasts, under_load
+from tests.faults.stage import HEARTBEAT, PATIENCE, Stage, held_at, lasts, under_load
 from tests.faults.survival import Survival
 from tests.faults.workload import Publishing, workload
 from tests.system.running_bus import LEASE, ROLES, until
-
-HEARTBEAT = 30
-"""Seconds, on every connection; RabbitMQ gives a silent one up after at most three times as long."""
 
 
 def kills(seed: int, *, count: int) -> Iterator[tuple[float, str]]:
