@@ -20,6 +20,7 @@ from bus.store.clock import store_clock
 from bus.store.engine import Database
 from bus.store.lanes import is_alone
 from bus.store.transaction import SqlTransaction
+from bus.store.views import HELD, in_state
 from bus.store.work import chunks
 
 _RUNNING = (str(State.CLAIMED), str(State.SENDING))
@@ -105,7 +106,7 @@ _STILL_READY = (
 _HAS_READY = select(_D.id).where(_D.queue == _QUEUE, _D.state == str(State.READY)).order_by(_D.changed_at).limit(1)
 _LAST_CHANCE = MAX_DEATHS - 1
 _LOCK_LAST_CHANCES = text("SELECT pg_advisory_xact_lock(7226291034)")
-_LAST_CHANCE_TAKEN = select(_D.id).where(_D.state.in_(_RUNNING), _D.deaths >= _LAST_CHANCE).limit(1)
+_LAST_CHANCE_TAKEN = select(_D.id).where(in_state(_D.state, *HELD), _D.deaths >= _LAST_CHANCE).limit(1)
 _TAKE = (
     update(t.delivery)
     .where(one_of(_D.id, NUMBERS))
