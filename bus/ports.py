@@ -438,7 +438,8 @@ class MessageStore(Protocol):
         """The oldest READY of the queue that may run, marked CLAIMED. Empty where the endpoint is not open.
 
         A laned one only if nothing stands before it except what is claimed with it; in lane order. One with deaths
-        is claimed alone. Large bodies stay in the store, a ClaimCheck stands for each.
+        is claimed alone; of those that the next death would make DEAD one runs at a time, in whatever queue. Large
+        bodies stay in the store, a ClaimCheck stands for each.
         """
 
     def message_of(self, claimed: Claimed) -> Message:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, FromClause, Integer, Select, Text, bindparam, select, update
+from sqlalchemy import BindParameter, Connection, FromClause, Integer, Select, Text, bindparam, select, text, update
 
-from bus.model.delivery import Stage, State, is_laned_now
+from bus.model.delivery import MAX_DEATHS, Stage, State, is_laned_now
 from bus.model.lane import LaneKey, claimable
 from bus.ports import Batch, Claimed, Doubt
 from bus.store import tables as t
@@ -103,6 +103,9 @@ _STILL_READY = (
     .with_for_update(skip_locked=True)
 )
 _HAS_READY = select(_D.id).where(_D.queue == _QUEUE, in_state(_D.state, State.READY)).order_by(_D.changed_at).limit(1)
+_LAST_CHANCE = MAX_DEATHS - 1
+_LOCK_LAST_CHANCES = text("SELECT pg_advisory_xact_lock(7226291034)")
+_LAST_CHANCE_TAKEN = select(_D.id).where(in_state(_D.state, *HELD), _D.deaths >= _LAST_CHANCE).limit(1)
 _TAKE = (
     update(t.delivery)
     .where(one_of(_D.id, NUMBERS))
@@ -138,15 +141,29 @@ def claim(database: Database, queue: str, *, worker: str, token: str, limit: int
 def _batch(database: Database, connection: Connection, oldest: Sequence[Any]) -> list[int]:
     """Of the oldest candidates those that run now, lane by lane in order of place; suspects alone."""
     batch: list[int] = []
-    suspects = {row.id for row in oldest if row.deaths}
+    suspects = {row.id: row.deaths for row in oldest if row.deaths}
     for run in _runs(database, connection, oldest, suspects):
-        if not batch and run[0] in suspects:
+        if not batch and run[0] in suspects and _may_run(connection, suspects[run[0]]):
             return run[:1]
         batch += itertools.takewhile(lambda number: number not in suspects, run)
     return batch
 
 
-def _runs(database: Database, connection: Connection, oldest: Sequence[Any], suspects: set[int]) -> Iterator[list[int]]:
+def _may_run(connection: Connection, deaths: int) -> bool:
+    """One more death and it is dead: of those that this is true of one runs at a time, in whatever queue and process.
+
+    Else one that kills its workers would take along whatever else each of these workers was at.
+    """
+    if deaths < _LAST_CHANCE:
+        return True
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_LAST_CHANCES)  # on SQLite one transaction writes at a time
+    return connection.execute(_LAST_CHANCE_TAKEN).first() is None
+
+
+def _runs(
+    database: Database, connection: Connection, oldest: Sequence[Any], suspects: dict[int, int]
+) -> Iterator[list[int]]:
     """What may run of each lane, at most as many as it has candidates; an unlaned candidate is a run of its own.
 
     A younger number may stand before an older one (parts of a split, a replay at the tail): what is missing at the
@@ -163,7 +180,7 @@ def _runs(database: Database, connection: Connection, oldest: Sequence[Any], sus
     for part in chunks(sorted(missing)):
         for row in connection.execute(_STILL_READY, {"numbers": part}):
             free.add(row.id)
-            suspects.update({row.id} if row.deaths else ())
+            suspects.update({row.id: row.deaths} if row.deaths else {})
     for row in oldest:
         if not _has_to_queue_up(row):
             yield [row.id]
@@ -187,7 +204,8 @@ def claim_trial(database: Database, queue: str, *, worker: str, token: str) -> l
         oldest = connection.execute(_OLDEST.add_columns(d.tries), of_any_state)
         one_of_each = {(row.lane if _is_laned(row) else -row.id): row for row in reversed(oldest.all())}
         by_tries = sorted(one_of_each.values(), key=lambda row: (row.tries, row.id))
-        taken = list(itertools.islice((row.id for row in by_tries if _is_head(connection, row)), 1))
+        heads = (row.id for row in by_tries if _is_head(connection, row) and _may_run(connection, row.deaths))
+        taken = list(itertools.islice(heads, 1))
         if taken:
             connection.execute(update(t.delivery).where(d.id.in_(taken)).values(tries=d.tries + 1))
         return _take(connection, taken, worker=worker, token=token)

@@ -66,9 +66,31 @@ RESTED = 1.0
 CONNECTIONS = 8
 """Kept open by a process; twice as many at need."""
 
-_SESSION = "-c jit=off -c timezone=UTC"
-_NO_WHOLE_TABLES = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-_PLANS_ONCE = f"{_SESSION} -c plan_cache_mode=force_generic_plan {_NO_WHOLE_TABLES}"
+
+SILENCE = 30
+"""Seconds after which PostgreSQL gives up a transaction whose process says nothing, and either side a silent line."""
+
+_PROBES = {"keepalives_idle": SILENCE // 3, "keepalives_interval": SILENCE // 3, "keepalives_count": 2}
+_POSTGRESQL_SETTINGS = {
+    "jit": "off",
+    "timezone": "UTC",
+    # Else a process that its machine stopped in mid-transaction, or one whose machine is gone, keeps its rows locked.
+    "idle_in_transaction_session_timeout": f"{SILENCE}s",
+    "tcp_user_timeout": f"{SILENCE}s",
+    **{f"tcp_{name}": str(value) for name, value in _PROBES.items()},
+}
+_PLANNED_ONCE = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    # Else the kernel waits a quarter of an hour for an answer on a line that somebody dropped, and two without a call.
+    "tcp_user_timeout": SILENCE * 1000,
+    **_PROBES,
+}
 
 
 class Database:
@@ -102,7 +124,7 @@ class Database:
                 max_overflow=pool_size,
                 pool_timeout=10,
                 isolation_level="READ COMMITTED",
-                connect_args={"options": _PLANS_ONCE if plans_once else _SESSION, "connect_timeout": 5},
+                connect_args=_POSTGRESQL | {"options": _options(plans_once=plans_once)},
             )
             _test_rested_connections(self.engine)
 
@@ -187,6 +209,12 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _options(*, plans_once: bool) -> str:
+    """Settings of a PostgreSQL session, as its connection string takes them."""
+    settings = _POSTGRESQL_SETTINGS | (_PLANNED_ONCE if plans_once else {})
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def _checked_url(address: str) -> URL:

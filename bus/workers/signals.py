@@ -7,6 +7,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from queue import Empty, SimpleQueue
 
+LOOK_AGAIN = 0.5
+"""Seconds after which a main thread that waits looks whether a signal reached another thread meanwhile."""
+
 
 class Stop:
     """A wish to stop, that threads can wait for and a signal handler may express.
@@ -24,8 +27,17 @@ class Stop:
 
     def wait(self, limit: timedelta | None = None) -> bool:
         """Whether the stop was asked for, at the latest after `limit`."""
+        if limit is not None:
+            return self._waited(limit.total_seconds())
+        # Not in one go: a signal may reach another thread (after SIGCONT it does), and a handler runs in the main
+        # thread, which goes on waiting then.
+        while not self._waited(LOOK_AGAIN):
+            pass
+        return True
+
+    def _waited(self, seconds: float) -> bool:
         try:
-            self._wakes.get(timeout=None if limit is None else limit.total_seconds())
+            self._wakes.get(timeout=seconds)
             self._wakes.put(None)  # for the next one who waits
         except Empty:
             pass

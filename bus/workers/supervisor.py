@@ -17,6 +17,7 @@ from typing import Literal
 
 from bus.ports import Telemetry
 from bus.workers import child as launcher
+from bus.workers.signals import LOOK_AGAIN
 
 DRAIN_LIMIT = timedelta(seconds=30)
 _FIRST_DELAY = timedelta(milliseconds=500)
@@ -106,10 +107,12 @@ class Supervisor:
         self._inbox.put(name)
 
     def _next_event(self) -> str | Literal[True] | None:
-        """The name of a child that ended, True for the wish to stop, None when a restart is due."""
-        wait = min(self._restart_at.values(), default=None)
+        """The name of a child that ended, True for the wish to stop, None when it is time to look what is due."""
+        now = time.monotonic()
+        # Never for long: a signal that reaches another thread is handled when this one looks up.
+        wait = min(self._restart_at.values(), default=now + LOOK_AGAIN) - now
         try:
-            return self._inbox.get(timeout=None if wait is None else max(0.0, wait - time.monotonic()))
+            return self._inbox.get(timeout=min(max(0.0, wait), LOOK_AGAIN))
         except Empty:
             return None
 

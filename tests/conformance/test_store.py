@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from bus.errors import DataRefused
-from bus.model.delivery import Event, Outcome, State, release, succeed
+from bus.model.delivery import MAX_DEATHS, Event, Outcome, State, release, succeed
 from bus.model.message import Message
 from bus.model.route import Route
 from bus.ports import Actor, Claimed, Settled
@@ -268,6 +268,27 @@ def test_whoever_was_there_when_a_worker_died_is_claimed_alone(store: SqlStore) 
         end(store, batch, succeed())
 
     assert batches == [["a"], ["b"], ["b"], ["c"]]
+
+
+def test_of_those_that_the_next_death_would_end_one_runs_at_a_time(store: SqlStore) -> None:
+    bus = a_bus(store, TO_TARGET)
+    bus.receive(a_step("a", 1))
+    bus.work("transform.transaction")
+    bus.receive(a_step("b", 1))
+    for number in range(MAX_DEATHS - 1):
+        claim(store, worker=f"worker:{number}")
+        claim(store, queue="transform.transaction", worker=f"worker:{number}")
+        store.bury_worker(f"worker:{number}", actor=TEST)
+
+    first = claim(store, queue="transform.transaction")
+    meanwhile = claim(store)
+    keep_steps(store, "c")
+    others = claim(store)
+    store.bury_worker("worker:1", actor=TEST)
+    afterwards = claim(store)
+
+    assert [orders(each) for each in (first, meanwhile, others, afterwards)] == [["b"], [], ["c"], ["a"]]
+    assert [row.state for row in rows(store, t.delivery) if row.deaths == MAX_DEATHS] == [State.DEAD]
 
 
 def test_innocents_are_claimed_without_the_suspects_behind_them(store: SqlStore) -> None:

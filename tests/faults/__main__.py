@@ -34,13 +34,16 @@ VERDICTS = ("lost", "out of order", "unexplained")
 
 @dataclass
 class Survivors:
-    """A plugin of pytest that collects what became of each fault; a test that failed without a word counts too."""
+    """A plugin of pytest that collects what became of each fault.
+
+    A test that failed without a finding, or after it found nothing wrong, is unexplained.
+    """
 
     told: list[Mapping[str, Any]] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         told: list[Any] = [value for name, value in report.user_properties if name == PROPERTY]
-        if report.failed and not told:
+        if report.failed and not any(each["findings"] for each in told):
             said = str(report.longrepr).strip().splitlines()[-1:]
             finding = ["unexplained", f"{report.nodeid} failed: {' '.join(said)}"]
             self.told.append({"fault": report.nodeid.rpartition("::")[2], "findings": [finding]})

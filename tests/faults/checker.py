@@ -22,7 +22,7 @@ from bus.pipeline.plan import REENTRY
 from bus.store import tables as t
 from bus.store.engine import Database
 from bus.store.verify import verify
-from tests.faults.workload import POISON, Expected, Truth
+from tests.faults.workload import DEADLY, POISON, Expected, Truth
 from tests.system.booking_target import BookingTarget, Entry, Posted
 
 Invariant = Literal["I1", "I2", "I3", "I4", "I5"]
@@ -221,9 +221,9 @@ def _repeated(truth: Truth, found: Records) -> Iterator[Finding]:
 
 
 def _is_delivered(delivery: Any, message: Any, found: Records) -> Iterator[Finding]:
-    """Everything ends delivered; poison ends dead, and what stands behind it waits."""
+    """Everything ends delivered; what is poison or deadly ends dead, and what stands behind it waits."""
     due = State.DELIVERED
-    if found.step(message.id) == POISON:
+    if found.step(message.id) in (POISON, DEADLY):
         due = State.DEAD
     elif any(other.state == State.DEAD for other in _before(delivery, found)):
         due = State.WAITING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from bus.store.sqlstore import SqlStore
 from tests.faults.stage import PATIENCE, Hold, Stage, held_at, lasts
 from tests.faults.workload import Publishing, Truth, workload
 from tests.system.booking_target import Act
-from tests.system.running_bus import a_step, until
+from tests.system.running_bus import LEASE, a_step, until
 
 _ROLES = {"receive": "router", "transform": "worker", "send": "worker", "settle": "worker", "resume": "relay"}
 _TURNS: Mapping[Point, int] = {"send.after_mark": 4, "send.after_call": 6, "transform.before_settle": 2}
@@ -49,6 +50,31 @@ def store_away(seconds: float) -> Fault:
     return harm
 
 
+def fall_asleep(role: str) -> Fault:
+    """Stops the process whole; another one has its place, and its lease and its connections are given up meanwhile."""
+
+    def harm(stage: Stage, hold: Hold) -> None:
+        sleeper = stage.bus.processes.pop(role)
+        sleeper.send_signal(signal.SIGSTOP)
+        try:
+            hold.release()
+            stage.start(role)
+            lasts(2 * LEASE)
+            stage.line.cut()  # as a broker does that heard no heartbeat; waiting for that would take minutes
+            lasts(LEASE / 2)
+        finally:
+            sleeper.send_signal(signal.SIGCONT)
+            stage.bus.processes[that_slept(role)] = sleeper
+
+    return harm
+
+
+def that_slept(role: str) -> str:
+    """What a process goes by when another one has its place."""
+    return f"{role}-that-slept"
+
+
+ASLEEP = "asleep"
 FAULTS: Mapping[str, Fault] = {
     "broker-restart": restart_broker,
     "store-away-0.4s": store_away(0.4),
@@ -66,7 +92,7 @@ class Struck:
 
 
 def strike(stage: Stage, point: Point, fault: str, *, seed: int, folder: Path) -> Struck:
-    """Let the fault (`kill`, or one of FAULTS) meet the process that gets to the point; wait until all is at rest."""
+    """Let the fault (`kill`, ASLEEP, or one of FAULTS) meet the process that gets to the point; wait for rest."""
     if point.startswith("replay."):
         return _strike_operator(stage, point, fault, seed=seed, folder=folder)
     load = workload(stage.bus, seed=seed, name=stage.new_name())
@@ -85,7 +111,8 @@ def strike(stage: Stage, point: Point, fault: str, *, seed: int, folder: Path) -
                 stage.start(role)
             else:
                 assert until(hold.is_reached, within=PATIENCE), stage.bus.tail()
-                FAULTS[fault](stage, hold)
+                harm = fall_asleep(role) if fault == ASLEEP else FAULTS[fault]
+                harm(stage, hold)
     publishing.finish(within=PATIENCE)
     stage.comes_to_rest(load.truth)
     if fault != "kill":

@@ -20,6 +20,10 @@ _BASIC_ACK = (60, 80)
 _PIECE = 65_536
 
 
+_Pair = tuple[asyncio.StreamWriter, asyncio.StreamWriter]
+"""The end towards the client, the end towards the service."""
+
+
 class Side(Enum):
     """Who speaks."""
 
@@ -33,10 +37,13 @@ class Proxy:
     `amqp`: what is forwarded are whole AMQP 0-9-1 frames, so that single ones can be lost.
     """
 
-    def __init__(self, target: tuple[str, int] | Path, *, amqp: bool = False) -> None:
+    def __init__(self, target: tuple[str, int] | Path, *, amqp: bool = False, at: str = "127.0.0.1") -> None:
+        """`at`: the address where it listens."""
         self._target = target
         self._amqp = amqp
-        self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._pairs: set[_Pair] = set()
+        self._abandoned: set[_Pair] = set()
+        self._believed: set[_Pair] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refuses = False
         self._swallows = False
@@ -50,7 +57,7 @@ class Proxy:
         self._flows.set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._thread.start()
-        self._server = self._do(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._do(asyncio.start_server(self._serve, at, 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def url(self, service_url: str) -> str:
@@ -81,6 +88,16 @@ class Proxy:
     def swallow(self) -> None:
         """Whatever either side says is lost, and connections stay open: the network is a black hole. Ends with cut."""
         self._swallows = True
+
+    def abandon(self) -> None:
+        """The connections there are become half-open: whatever is said on them is lost, an end that one side makes is
+        not told to the other. New ones go through."""
+        self._do(self._abandon_all())
+
+    @property
+    def believed(self) -> int:
+        """Abandoned connections that their client did not give up yet."""
+        return len(self._believed)
 
     def deliver(self) -> None:
         """No longer swallow: connections that lost something are ended, for their streams have holes."""
@@ -139,10 +156,16 @@ class Proxy:
             await asyncio.wait(self._tasks)
 
     async def _end_all(self) -> None:
-        pairs, self._pairs = self._pairs, set()
+        pairs, self._pairs, self._abandoned = self._pairs | self._abandoned, set(), set()
+        self._believed.clear()
         for pair in pairs:
             for end in pair:
                 end.transport.abort()
+
+    async def _abandon_all(self) -> None:
+        self._abandoned |= self._pairs
+        self._believed |= self._pairs
+        self._pairs = set()
 
     async def _say(self, frame: bytes) -> None:
         for _, back in self._pairs:
@@ -174,19 +197,24 @@ class Proxy:
         side: Side,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
-        pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+        pair: _Pair,
     ) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             if self._amqp and side is Side.CLIENT:
                 sink.write(await source.readexactly(_GREETING))
             while piece := await self._piece(source):
                 await self._flows.wait()
-                if self._swallows or self._loses(side, piece):
+                if self._swallows or pair in self._abandoned or self._loses(side, piece):
                     continue
                 sink.write(piece)
                 await sink.drain()
         self._pairs.discard(pair)
-        for end in pair:
+        ends: tuple[asyncio.StreamWriter, ...] = pair
+        if pair in self._abandoned:
+            ends = pair[:1] if side is Side.CLIENT else pair[1:]
+            if side is Side.CLIENT:
+                self._believed.discard(pair)
+        for end in ends:
             end.transport.abort() if end.transport.is_closing() else end.close()
 
     async def _piece(self, source: asyncio.StreamReader) -> bytes:

@@ -13,6 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
@@ -31,9 +33,13 @@ from tests.services import definitions_with_user
 from tests.system.running_bus import ROLES, RunningBus, a_step, running_bus, until
 
 PATIENCE = 90.0  # seconds for what must come, on a machine that is four times slower and busy
+HEARTBEAT = 30
+"""Seconds, on every connection of the bus; RabbitMQ gives a silent one up after at most three times as long."""
+
 OWN_POSTGRESQL = "own-postgresql"
 SMALL_DISK = "small-disk"
-VHOSTS = ("sqlite", "postgresql", OWN_POSTGRESQL, SMALL_DISK)
+FAR_POSTGRESQL = "far-postgresql"
+VHOSTS = ("sqlite", "postgresql", OWN_POSTGRESQL, SMALL_DISK, FAR_POSTGRESQL)
 """One for each stage: they share a broker."""
 _USER, _PASSWORD = "mes", "secret"
 _UNREAD = timedelta(seconds=15)
@@ -163,7 +169,26 @@ class AnyStage:
 
     def findings(self, truth: Truth, *, exact: bool = False) -> list[Finding]:
         books = books_of(keeper=self.bus.keeper, ledger=self.bus.ledger, archive=self.bus.archive)
-        return check(truth, self.bus.database, books, exact=exact)
+        return [*check(truth, self.bus.database, books, exact=exact), *self._left_lying()]
+
+    def _left_lying(self) -> list[Finding]:
+        """What stays in queues and leases although nothing is under way: processes that run empty the ones and have
+        the others; the last hints, and the lease of whoever was killed last, are waited for."""
+        left: list[str] = []
+
+        def is_nothing() -> bool:
+            queues = [f"queue {name} holds {ready}" for name in QUEUES if (ready := self.bus.ready(name))]
+            left[:] = [*queues, *(f"lease {name} is held by nobody" for name in self._leases_of_the_dead())]
+            return not left
+
+        until(is_nothing, within=PATIENCE)
+        return [Finding("I4", each) for each in left]
+
+    def _leases_of_the_dead(self) -> list[str]:
+        alive = {str(process.pid) for process in self.bus.processes.values() if process.poll() is None}
+        with self.bus.database.read() as connection:
+            leases = connection.execute(select(t.lease.c.name, t.lease.c.holder)).all()
+        return [row.name for row in leases if not alive & set(row.holder.split(":"))]
 
     def moving(self, truth: Truth) -> int:
         """How many of its deliveries are under way: neither at an end, nor behind one that is dead."""
@@ -256,6 +281,16 @@ def stage(folder: Path, node: PrivateNode, vhost: str, store: MortalStore) -> It
         made = Stage(bus=bus, node=node, line=line, store=store)
         made.start(*ROLES)
         yield made
+
+
+@contextlib.contextmanager
+def channel(stage: Stage) -> Iterator[BlockingChannel]:
+    """An AMQP channel of an administrator."""
+    connection = pika.BlockingConnection(pika.URLParameters(stage.bus.broker_url))
+    try:
+        yield connection.channel()
+    finally:
+        connection.close()
 
 
 @dataclass(frozen=True)

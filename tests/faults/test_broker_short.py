@@ -5,14 +5,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pika
 import pytest
 
 from bus.broker.node import PrivateNode
+from bus.client import connect
 from bus.crash_points import Point
-from bus.errors import NotAvailable
+from bus.errors import BrokerUnavailable, NotAvailable
 from bus.model.topology import DEAD
 from tests.conftest import cannot_be_had
 from tests.faults.node_command import alarms, node_command
@@ -20,6 +22,7 @@ from tests.faults.stage import (
     PATIENCE,
     VHOSTS,
     Stage,
+    channel,
     held_at,
     lasts,
     mortal_node,
@@ -29,10 +32,13 @@ from tests.faults.stage import (
 from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
 from tests.faults.tools import small_disk
-from tests.faults.workload import Publishing, workload
-from tests.system.running_bus import INBOUND, declare_project, until
+from tests.faults.workload import Expected, Publishing, Truth, workload
+from tests.system.running_bus import INBOUND, a_step, declare_project, until
 
 pytestmark = pytest.mark.every_fault
+
+PAUSE = timedelta(seconds=1)
+"""Of publishers, so that the fault finds them at work."""
 
 
 @contextmanager
@@ -47,10 +53,21 @@ def short_of_memory(node: PrivateNode) -> Iterator[None]:
     assert until(lambda: alarms(node) == "[]", within=PATIENCE)
 
 
+def keeps_publishers_waiting(stage: Stage, truth: Truth) -> None:
+    """The broker takes nothing for ten seconds: what is said meanwhile is not confirmed, and nothing new is there."""
+    said = a_step(f"{truth.name}-meanwhile", 0)
+    truth.expected[said.message_id] = Expected(f"{truth.name}-meanwhile", (0,), ("keeper",))
+    line = connect(stage.bus.broker_url, system="mes", site="P1", patience=timedelta(seconds=10))
+    with pytest.raises(BrokerUnavailable, match="never confirmed"), line:
+        (outcome,) = line.publish_many([said])
+    assert isinstance(outcome, BrokerUnavailable)
+    assert stage.bus.states(f"{truth.name}-meanwhile") == []
+
+
 @pytest.mark.timeout(400)
 def test_a_memory_alarm_is_waited_out(stage: Stage, survival: Survival) -> None:
-    with under_load(stage, survival.seed) as load, short_of_memory(stage.node):
-        lasts(10)
+    with under_load(stage, survival.seed, pause=PAUSE) as load, short_of_memory(stage.node):
+        keeps_publishers_waiting(stage, load.truth)
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
 
@@ -93,8 +110,8 @@ def short_of_disk(node: PrivateNode, disk: Path) -> Iterator[None]:
 @pytest.mark.timeout(400)
 def test_a_disk_alarm_is_waited_out(stage_on_disk: Stage, disk: Path, survival: Survival) -> None:
     stage = stage_on_disk
-    with under_load(stage, survival.seed) as load, short_of_disk(stage.node, disk):
-        lasts(10)
+    with under_load(stage, survival.seed, pause=PAUSE) as load, short_of_disk(stage.node, disk):
+        keeps_publishers_waiting(stage, load.truth)
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
 
@@ -165,13 +182,21 @@ def test_a_queue_that_is_full_makes_publishers_wait(stage: Stage, survival: Surv
 
 @pytest.mark.timeout(400)
 def test_without_a_place_for_dead_letters_nothing_is_rejected_into_nowhere(stage: Stage, survival: Survival) -> None:
-    with under_load(stage, survival.seed) as load:
-        connection = pika.BlockingConnection(pika.URLParameters(stage.bus.broker_url))
-        connection.channel().exchange_delete(DEAD)
-        connection.channel().queue_delete(DEAD)
-        connection.close()
+    """Workers that find none take no hints; with the place the garbage among these gets there, and is told."""
+    told = len(stage.bus.told("hint dead-lettered"))
+    with under_load(stage, survival.seed, pause=PAUSE) as load:
+        with channel(stage) as broker:
+            broker.exchange_delete(DEAD)
+            broker.queue_delete(DEAD)
         stage.line.cut()
+        with channel(stage) as broker:
+            broker.basic_publish("", GARBAGE_FOR, b"no hint", pika.BasicProperties(delivery_mode=2))
         lasts(5)
+        assert stage.bus.ready(GARBAGE_FOR) > 0
         declare_project(stage.bus.folder, stage.bus.broker_url)
+        assert until(lambda: len(stage.bus.told("hint dead-lettered")) > told, within=PATIENCE), stage.bus.tail()
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+
+
+GARBAGE_FOR = "send.ledger"

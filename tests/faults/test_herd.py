@@ -16,15 +16,18 @@ from tests.system.running_bus import until
 
 OUTAGE = 30.0  # seconds
 MORE_WORKERS = ("second-worker", "third-worker")
+CONSUMERS = 4 + 5 * (1 + len(MORE_WORKERS))
+"""Connections that consume: one for each queue of the router, and of each worker."""
 BROKER_PAUSE, STORE_PAUSE = 3.0, RETRY_STORE.total_seconds()
 """Seconds that pass at least, on the average of an outage, between two tries of one connection."""
 
 
 @pytest.fixture
 def many(stage: Stage) -> Iterator[Stage]:
-    """Two more workers."""
+    """Two more workers; everybody who consumes is there."""
     for name in MORE_WORKERS:
         stage.start_as(name, "worker")
+    assert until(lambda: stage.line.open >= CONSUMERS, within=PATIENCE)
     yield stage
     stage.bus.stop(*MORE_WORKERS)
 

@@ -88,6 +88,18 @@ def test_while_it_harms_nothing_is_confirmed_and_afterwards_all_is(plant: Plant,
     assert published(publisher, an_order(3)) == [None]
 
 
+def test_an_abandoned_connection_is_believed_until_its_client_gives_it_up(plant: Plant, proxy: Proxy) -> None:
+    publisher = Publisher(proxy.url(plant.url("erp")))
+    assert publisher.publish_batch([an_order(1)], within=SOON) == [None]
+    proxy.abandon()
+    assert proxy.believed == 1
+
+    assert not confirms(publisher, an_order(2))
+
+    assert published(publisher, an_order(3)) == [None]
+    assert until(lambda: proxy.believed == 0)
+
+
 def test_it_forwards_any_other_protocol_untouched(plant: Plant, vhost: Vhost) -> None:
     broker = urlsplit(vhost.amqp_url)
     with Proxy((str(broker.hostname), broker.port or 5672)) as plain:

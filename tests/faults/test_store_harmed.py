@@ -10,16 +10,30 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from bus.broker.node import PrivateNode
 from bus.errors import NotAvailable
 from bus.model.message import BUS
+from bus.store.engine import SILENCE
 from tests.conftest import cannot_be_had
-from tests.faults.stage import OWN_POSTGRESQL, PATIENCE, SMALL_DISK, MortalStore, Stage, lasts, under_load
+from tests.faults.cluster_network import Network
+from tests.faults.far_service import far_away
+from tests.faults.stage import (
+    FAR_POSTGRESQL,
+    OWN_POSTGRESQL,
+    PATIENCE,
+    SMALL_DISK,
+    MortalStore,
+    Stage,
+    lasts,
+    under_load,
+)
 from tests.faults.stage import stage as staged
 from tests.faults.survival import Survival
 from tests.faults.tools import family, fill, injected, small_disk
@@ -214,6 +228,10 @@ HARM: Mapping[str, Callable[[Server], None]] = {
     "locked": lock,
 }
 SELECTED = {"backend-killed"}
+AWAY = '"event": "store away"'
+"""What a relay says, which asks four times a second; whoever waits for a lock says nothing."""
+PAUSE = timedelta(seconds=1)
+"""Of publishers, so that the fault finds them at work."""
 
 
 @pytest.mark.postgresql
@@ -226,9 +244,11 @@ def test_what_was_confirmed_survives_a_postgresql(
 ) -> None:
     stage, server = own_stage
     stage.complete()
+    felt = stage.says(AWAY)
 
-    with under_load(stage, survival.seed) as load:
+    with under_load(stage, survival.seed, pause=PAUSE) as load:
         HARM[harm](server)
+        assert harm == "locked" or until(lambda: stage.says(AWAY) > felt, within=PATIENCE), stage.bus.tail()
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
     assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
@@ -309,6 +329,45 @@ def test_what_was_confirmed_survives_the_disk_of_a_postgresql(
 
     with under_load(stage, survival.seed) as load:
         DISKS[harm](server, strace)
+
+    survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
+    assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()
+
+
+@pytest.fixture
+def far_stage(fault_node: PrivateNode, postgresql: PostgreSQL, namespaces: None, tmp_path: Path) -> Iterator[Stage]:
+    """A bus whose store stands on another machine, as far as it can see."""
+    with contextlib.ExitStack() as stack:
+        direct_url = stack.enter_context(postgresql.fresh_database())
+        network = stack.enter_context(Network(size=1))
+        (place,) = network.places
+        url = make_url(direct_url)
+        port = stack.enter_context(far_away(network, Path(str(url.query["host"])) / ".s.PGSQL.5432"))
+        far = url.set(host=place.address, port=port, query={"sslmode": "disable"})
+        store = MortalStore(
+            far.render_as_string(hide_password=False),
+            direct_url,
+            lambda: network.unplug(place),
+            lambda: network.plug(place),
+        )
+        yield stack.enter_context(staged(tmp_path, fault_node, FAR_POSTGRESQL, store))
+
+
+@pytest.mark.postgresql
+@pytest.mark.timeout(500)
+@pytest.mark.every_fault
+def test_a_line_to_a_postgresql_that_drops_everything_is_given_up_and_found_again(
+    far_stage: Stage, survival: Survival
+) -> None:
+    """Nobody ends a connection and nothing is answered: as behind a firewall that forgot the line."""
+    stage = far_stage
+    felt = stage.says(AWAY)
+
+    with under_load(stage, survival.seed, orders=48, pause=PAUSE) as load:
+        stage.store.go_away()
+        assert until(lambda: stage.says(AWAY) > felt, within=3 * SILENCE + PATIENCE), stage.bus.tail()
+        lasts(SILENCE)  # what the server still holds for whoever is gone is given up there
+        stage.store.come_back()
 
     survival.tell(stage.findings(load.truth), store=stage.kind, holding=load.holding)
     assert all(process.poll() is None for process in stage.bus.processes.values()), stage.bus.tail()

@@ -17,6 +17,9 @@ from tests.system.running_bus import CANONICAL, NATIVE, RunningBus, a_step
 POISON = 666
 """The step that no posting can be made of."""
 
+DEADLY = 667
+"""The step that ends the process which makes a posting of it."""
+
 BATCH = 8
 PATIENCE = timedelta(seconds=5)
 _TARGETS = (("keeper",), ("ledger",), ("keeper", "ledger"), ("archive",), ("keeper", "ledger", "archive"))
@@ -63,10 +66,14 @@ class Truth:
             counts = self.conflicts if publication.conflicts else self.confirmed
             counts[publication.fact.message_id] += 1
 
+    def expect_step(self, fact: Fact, step: int) -> None:
+        """A canonical step to keeper, of an order of which nobody else speaks, that was confirmed."""
+        self.expected[fact.message_id] = Expected(fact.subject.removeprefix("order:"), (step,), ("keeper",))
+        self.confirm(Publication(fact))
+
     def expect_last(self, fact: Fact) -> None:
         """A canonical step 0 of an order of its own, to keeper, that was confirmed after everything else."""
-        self.expected[fact.message_id] = Expected(fact.subject.removeprefix("order:"), (0,), ("keeper",))
-        self.confirm(Publication(fact))
+        self.expect_step(fact, 0)
 
     @property
     def received(self) -> int:

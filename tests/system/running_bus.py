@@ -100,6 +100,7 @@ options = {{ document = "number" }}
 
 _STEPS = '''
 import os
+import signal
 
 from bus import Contract, OrderingKey, Outgoing, transformer, write_json
 from marshmallow import Schema, fields
@@ -145,9 +146,11 @@ def make_canonical(opened, context):
 
 @transformer(takes="test.step.v1", makes="target.posting.v1")
 def posting(opened, context):
-    """Step 666 cannot be made a posting."""
+    """Step 666 cannot be made a posting, step 667 ends the process."""
     if opened.document["step"] == 666:
         raise ZeroDivisionError("step 666")
+    if opened.document["step"] == 667:
+        os.kill(os.getpid(), signal.SIGKILL)
     posted = {name: opened.document[name] for name in ("order", "step")}
     return Outgoing(type="target.posting.v1", body=write_json(posted))
 '''

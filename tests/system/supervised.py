@@ -60,6 +60,14 @@ def stubborn() -> int:
     return threading.Event().wait() and 1
 
 
+def threaded(program: str, *arguments: str) -> int:
+    """One of these programs, of which another thread than the main one gets every SIGTERM."""
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    started: int = globals()[program](*arguments)
+    return started
+
+
 def hopeless() -> int:
     """A child that ends at once."""
     return 3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 from datetime import timedelta
+from pathlib import Path
 
+from tests.faults.stage import held_at
 from tests.system.booking_target import Act
 from tests.system.running_bus import RunningBus, a_step, until
 
@@ -120,4 +122,33 @@ def test_promise_5_a_worker_that_was_stopped_and_wakes_sends_nothing_that_is_no_
     bus.ledger.wait_for_steps("a", range(6))
     bus.comes_to_rest(received=6)
     assert [len(bus.ledger.posts("a", step)) for step in range(6)] == [1] * 6
+    bus.proves_itself()
+
+
+def test_promise_5_a_worker_that_wakes_gives_back_nothing_that_another_one_is_sending(
+    patient_bus: RunningBus, tmp_path: Path
+) -> None:
+    bus = patient_bus
+    bus.kill("worker")
+    with held_at(tmp_path, "send.after_claim") as hold:
+        bus.start("worker", crash_at=f"send.after_claim={hold.pipe}")
+        bus.publish(a_step("a", 0, "ledger"))
+        assert until(hold.is_reached), bus.tail()
+        bus.send("worker", signal.SIGSTOP)
+        bus.processes["sleeper"] = bus.processes.pop("worker")
+        bus.ledger.will("a", 0, Act.HOLD_THEN_BOOK)
+        bus.start("worker")
+        bus.ledger.wait_for_post("a", 0)
+        assert until(lambda: bus.states("a") == ["SENDING"])
+    bus.send("sleeper", signal.SIGCONT)
+    assert until(lambda: bool(bus.told("delivery late"))), bus.tail()
+    still = bus.states("a")
+    bus.publish(a_step("b", 0, "ledger"))
+    bus.ledger.wait_for_steps("b", [0])  # whoever works on the queue looked at what there is
+    bus.ledger.release()
+    bus.ledger.wait_for_steps("a", [0])
+    bus.comes_to_rest(received=2)
+
+    assert still == ["SENDING"]
+    assert len(bus.ledger.posts("a", 0)) == 1
     bus.proves_itself()

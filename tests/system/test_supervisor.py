@@ -162,7 +162,7 @@ def test_a_child_that_does_not_drain_is_killed_in_time() -> None:
 
         bus.signal(signal.SIGTERM)
 
-        assert bus.wait_for("child killed")["pid"] == pids["worker"]
+        assert bus.wait_for("child killed", child="worker")["pid"] == pids["worker"]
         assert bus.exit_code() == 1
         assert has_ended(pids["worker"])
 
@@ -197,6 +197,26 @@ def test_a_process_that_does_not_stop_ends_all_the_same() -> None:
         process.signal(signal.SIGTERM)
 
         assert process.exit_code() == -signal.SIGALRM
+
+
+def test_a_stop_signal_that_reaches_another_thread_is_heard() -> None:
+    with running([*PROGRAM, "threaded", "obedient"]) as process:
+        process.wait_for("up")
+
+        process.signal(signal.SIGTERM)
+
+        process.wait_for("drained")
+        assert process.exit_code() == 0
+
+
+def test_a_supervisor_hears_a_stop_signal_that_reaches_another_thread() -> None:
+    with running([*PROGRAM, "threaded", "supervisor", "0.1", "a=obedient"]) as process:
+        process.is_up("a")
+
+        process.signal(signal.SIGTERM)
+
+        process.wait_for("child killed", child="a")  # it inherits that its main thread hears nothing
+        assert process.exit_code() == 1
 
 
 # --- a worker's own stop ---------------------------------------------------------------------------------------------
