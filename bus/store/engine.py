@@ -106,7 +106,7 @@ class Database:
 
         `plans_once`: PostgreSQL plans a statement once for a connection, row by row through the indexes: a plan made
         while the tables are nearly empty does for full ones. For processes that say the same few statements again and
-        again, each made for an index; to plan them anew was half of the database's work for a small batch.
+        again, each made for an index; to plan them anew was a third of the database's work for small batches.
 
         Raises:
             ConfigurationError: neither of these.

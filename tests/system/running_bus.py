@@ -33,10 +33,12 @@ from bus.model.contract import Contract, Contracts
 from bus.model.delivery import ENDED
 from bus.model.message_class import MessageClass
 from bus.model.topology import plan_topology, queues_of
+from bus.pipeline.resume import RELAY
 from bus.settings import load_settings
 from bus.store import schema
 from bus.store import tables as t
 from bus.store.engine import Database
+from bus.store.leases import leases
 from bus.store.overview import overview
 from bus.store.verify import verify
 from bus.workers import child
@@ -310,6 +312,10 @@ class RunningBus:
         log = sorted(self.folder.glob("router-*.log"), key=lambda path: path.stat().st_mtime_ns)[-1]
         opened = f'"event": "consumer opened", "queue": "{INBOUND}"'
         assert until(lambda: opened in log.read_text()), self.tail()
+
+    def wait_for_relay(self) -> None:
+        """Return when a relay holds the lease: it is at work."""
+        assert until(lambda: RELAY in leases(self.database)), self.tail()
 
     def told(self, event: str, by: str = "*", **fields: object) -> list[dict[str, Any]]:
         """What the processes (or those of one name) logged of this event, in each process's order."""

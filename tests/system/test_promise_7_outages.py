@@ -76,6 +76,7 @@ def test_promise_7_while_the_store_is_away_nothing_is_acknowledged_and_all_resum
     mortal_store: MortalStore, vhost: Vhost, tmp_path: Path
 ) -> None:
     with running_bus(tmp_path / "project", mortal_store.url, vhost.amqp_url, timeout=30) as bus:
+        bus.wait_for_relay()  # a process that starts while the store is away says so and ends
         bus.keeper.will("a", 0, Act.HOLD_THEN_BOOK)
         bus.publish(a_step("a", 0), a_step("b", 0, "ledger"))
         bus.keeper.wait_for_post("a", 0)

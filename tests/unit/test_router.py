@@ -1,8 +1,10 @@
-"""The router's pace: a slow batch keeps its connection, and the one after it is smaller."""
+"""The router's pace: a slow batch keeps its connection, the one after it is smaller, small ones keep a distance."""
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
@@ -10,7 +12,7 @@ import pytest
 from loguru import logger as log
 
 from bus.broker.consumer import Consumer
-from bus.broker.router import next_limit, run_router
+from bus.broker.router import SPACING, next_limit, run_router
 from bus.errors import StoreRefuses
 from bus.model.envelope import Envelope
 
@@ -24,9 +26,11 @@ class ScriptedConsumer(Consumer):
         self.kept_alive = threading.Event()
         self.acknowledged = False
         self.threads: set[int] = set()
+        self.asked_at: list[float] = []
 
     def next_batch(self, *, limit: int, max_bytes: int, wait: timedelta) -> list[Envelope]:
         self.threads.add(threading.get_ident())
+        self.asked_at.append(time.monotonic())
         batch, self.waiting = self.waiting, []
         return batch
 
@@ -52,6 +56,25 @@ def test_the_connection_is_kept_alive_from_its_own_thread_while_a_batch_is_recei
 
     assert consumer.acknowledged
     assert consumer.threads == {threading.get_ident()}
+
+
+def test_what_comes_behind_a_small_batch_may_gather() -> None:
+    consumer, stop = ScriptedConsumer(), threading.Event()
+    began: list[float] = []
+
+    def receive(batch: Sequence[Envelope]) -> Collection[str]:
+        began.append(time.monotonic())
+        if len(began) == 3:
+            stop.set()
+        else:
+            consumer.waiting = [Envelope(routing_key="a", body=b"")]
+        return ()
+
+    run_router(consumer, receive, lambda queues: None, stop)
+
+    first, *later = consumer.asked_at
+    assert all(after - before >= SPACING.total_seconds() for before, after in itertools.pairwise([first, *later]))
+    assert len(later) == 2
 
 
 def test_a_store_that_refuses_for_good_ends_the_router_with_a_sentence() -> None:
